@@ -1,0 +1,49 @@
+# `make up` and `make test` are the two commands; `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help install up down status demo test lint types imports check clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+install: $(STAMP) ## make .venv and install what the lock file pins
+
+up: $(STAMP) ## start everything; Ctrl-C ends it
+	@exec $(BIN)/mercato up
+
+down: $(STAMP) ## end what `make up` started
+	@$(BIN)/mercato down
+
+status: $(STAMP) ## what runs, and where
+	@$(BIN)/mercato status
+
+demo: $(STAMP) ## walk a shopper through the whole flow, live
+	@$(BIN)/mercato demo
+
+test: $(STAMP) ## every test, on servers of its own
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy, strict
+	@$(BIN)/mypy
+
+imports: $(STAMP) ## import contracts
+	@$(BIN)/lint-imports
+
+check: $(STAMP) ## the invariants of what `make up` runs
+	@$(BIN)/mercato check
+
+clean: ## remove the environment and all data
+	rm -rf $(VENV) .mercato

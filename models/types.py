@@ -1,0 +1,96 @@
+"""Words of the trade that every layer shares: states, money, limits. No I/O, no tables."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_LINES = 100
+MAX_QUANTITY = 99
+
+
+class Service(StrEnum):
+    """A service owns one PostgreSQL schema of the same name, through a role of its own."""
+
+    USERS = "users"
+    CATALOG = "catalog"
+    CARTS = "carts"
+    ORDERS = "orders"
+    PAYMENTS = "payments"
+    NOTIFICATIONS = "notifications"
+
+
+class Role(StrEnum):
+    SHOPPER = "shopper"
+    SUPPORT = "support"
+    ADMIN = "admin"
+
+    @property
+    def is_staff(self) -> bool:
+        return self is not Role.SHOPPER
+
+
+class OrderStatus(StrEnum):
+    PENDING = "pending"
+    ACTION_REQUIRED = "action_required"
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_ended(self) -> bool:
+        """No order leaves these states any more."""
+        return self in (OrderStatus.REJECTED, OrderStatus.EXPIRED, OrderStatus.CANCELLED)
+
+
+class PaymentStatus(StrEnum):
+    NONE = "none"
+    AUTHORIZED = "authorized"
+    CAPTURED = "captured"
+    DECLINED = "declined"
+    UNKNOWN = "unknown"
+    VOIDED = "voided"
+
+
+class ReservationState(StrEnum):
+    ACTIVE = "active"
+    COMMITTED = "committed"
+    RELEASED = "released"
+
+
+class EventType(StrEnum):
+    """Facts in the customer's event log, past tense."""
+
+    ORDER_PLACED = "order.placed"
+    ORDER_RESERVED = "order.reserved"
+    PAYMENT_AUTHORIZED = "payment.authorized"
+    PAYMENT_DECLINED = "payment.declined"
+    ORDER_CONFIRMED = "order.confirmed"
+    ORDER_REJECTED = "order.rejected"
+    ORDER_EXPIRED = "order.expired"
+    ORDER_CANCELLED = "order.cancelled"
+    PAYMENT_CAPTURED = "payment.captured"
+    PAYMENT_VOIDED = "payment.voided"
+    ORDER_NEEDS_ATTENTION = "order.needs_attention"
+    ORDER_ATTENTION_CLEARED = "order.attention_cleared"
+
+
+class Money(BaseModel):
+    """An amount in minor units (cents) of an ISO 4217 currency; never a float."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    amount: Annotated[int, Field(strict=True, ge=0, le=10**12)]
+    currency: Annotated[str, Field(strict=True, pattern="^[A-Z]{3}$")] = "EUR"
+
+    def __add__(self, other: Self) -> Self:
+        if other.currency != self.currency:
+            raise ValueError(f"cannot add {other.currency} to {self.currency}")
+        return self.model_copy(update={"amount": self.amount + other.amount})
+
+    def __mul__(self, quantity: int) -> Self:
+        return self.model_copy(update={"amount": self.amount * quantity})
+
+    def __str__(self) -> str:
+        return f"{self.amount // 100}.{self.amount % 100:02d} {self.currency}"
