@@ -1,0 +1,50 @@
+"""Calls between services: one typed client each, in process when mounted together, over HTTP when alone."""
+
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from api.auth import SERVICE_HEADER, service_credential
+from core.settings import Settings
+from models.errors import Unavailable
+
+TIMEOUT_SECONDS = 2.0
+
+
+def internal_http(settings: Settings, url: str, app: Any | None) -> httpx.AsyncClient:
+    """The way to a sister service: `app` when it is mounted in this process, else its address `url`."""
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False) if app is not None else None
+    return httpx.AsyncClient(
+        transport=transport,
+        base_url=url or "http://mercato.internal",
+        headers={SERVICE_HEADER: service_credential(settings)},
+        timeout=TIMEOUT_SECONDS,
+    )
+
+
+async def get_json(http: httpx.AsyncClient, path: str, service: str) -> Any:
+    """The JSON body of a 200; anything else means the sister service is of no help now: Unavailable."""
+    try:
+        response = await http.get(path)
+        response.raise_for_status()
+        return response.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise Unavailable(f"The {service} service does not answer.") from error
+
+
+class UsersClient:
+    """What other services may ask the users service."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def session_active(self, session_id: UUID) -> bool:
+        """Whether the session has neither ended nor expired; raises Unavailable."""
+        answer = await get_json(self._http, f"/internal/users/sessions/{session_id}", "users")
+        return bool(answer["active"])
+
+    async def keys(self) -> dict[str, Any]:
+        """The public keys of access tokens, as a JWK set; raises Unavailable."""
+        answer: dict[str, Any] = await get_json(self._http, "/internal/users/keys", "users")
+        return answer
