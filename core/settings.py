@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     temporal_port: int = 7233
     temporal_ui_port: int = 8233
     worker_metrics_port: int = 9464
+    temporal_metrics_port: int = 0  # the SDK's own metrics of a worker; 0: none
 
     # secrets
     secret_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)  # reset and verify tokens, calls between services
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
 
     # seeing
     otlp_endpoint: str = ""  # e.g. http://127.0.0.1:4318; empty: no traces leave the process
+    trace_sample_ratio: float = 1  # of traces that begin here; one that came in with `traceparent` keeps its choice
     metrics_port: int = 0  # 0: /metrics on the API's own port
 
     # fault injection, refused in production

@@ -3,6 +3,7 @@
 MercatoError                     code, HTTP status, retryable or not
 ├── InvalidCredentials           401 invalid_credentials
 ├── Unauthenticated              401 unauthenticated
+├── PaymentRequired              402 payment_declined
 ├── Forbidden                    403 forbidden
 ├── NotFound                     404 not_found (also: somebody else's)
 ├── InvalidRequest               422 validation_error, or a code of its own
@@ -28,6 +29,7 @@ class MercatoError(Exception):
         self.code = code or self.default_code
         self.retry_after = retry_after  # seconds
         self.extra = extra
+        self.headers: dict[str, str] = {}  # for the HTTP answer, beside Retry-After
 
 
 class InvalidCredentials(MercatoError):
@@ -36,6 +38,10 @@ class InvalidCredentials(MercatoError):
 
 class Unauthenticated(MercatoError):
     status, default_code = 401, "unauthenticated"
+
+
+class PaymentRequired(MercatoError):
+    status, default_code = 402, "payment_declined"
 
 
 class Forbidden(MercatoError):

@@ -124,3 +124,133 @@ class CheckoutResult(Message):
     status: OrderStatus
     payment_status: PaymentStatus
     total: Money | None = None
+
+
+class PrepareOrder(Message):
+    """Step 1. With `look_only` nothing is claimed or written: a repair only wants to know where the order stands."""
+
+    order_id: UUID
+    customer_id: UUID
+    expected_total: Money | None = None
+    cart_version: int | None = None
+    look_only: bool = False
+
+
+class PreparedOrder(Message):
+    """Where the order stands, and what it buys. `refusal` set: it cannot be sold (empty cart, price changed, ...)."""
+
+    number: str
+    status: OrderStatus
+    payment_status: PaymentStatus = PaymentStatus.NONE
+    lines: list[OrderLine] = []
+    total: Money | None = None
+    committed: bool = False  # the stock is sold already: from here forward only
+    refusal: Refusal | None = None
+
+
+class ReserveStock(Message):
+    order_id: UUID
+    quantities: dict[int, int]  # product id -> quantity
+    ttl_seconds: int
+
+
+class AuthorizePayment(Message):
+    """`request_key` names the payment request: a repeat of it is the same attempt."""
+
+    order_id: UUID
+    request_key: str
+    payment_method_id: str
+    amount: Money
+    deadline: datetime | None = None  # until when another card may be sent, shown to the shopper
+
+
+class OrderRef(Message):
+    order_id: UUID
+
+
+class ProlongReservation(Message):
+    order_id: UUID
+    ttl_seconds: int
+
+
+class Confirmation(Message):
+    """`confirmed` False: the reservation had been released meanwhile, nothing was sold."""
+
+    confirmed: bool
+    status: OrderStatus
+
+
+class QueueConfirmation(Message):
+    order_id: UUID
+    customer_id: UUID
+    number: str
+    total: Money
+
+
+class CloseOrder(Message):
+    """Ends an order that was not sold: gives the cart's lines back and writes the ending."""
+
+    order_id: UUID
+    status: OrderStatus
+    refusal: Refusal | None = None
+    actor: str = ""
+    reason: str = ""
+
+
+class Attention(Message):
+    """`step` stands still because of `cause`; `step` empty: all is well again."""
+
+    order_id: UUID
+    step: str = ""
+    cause: str = ""
+
+
+class AuditAction(Message):
+    order_id: UUID
+    actor: str
+    action: str
+    reason: str
+
+
+# --- what people send ----------------------------------------------------------------------------------------------
+
+
+class StaffAction(Message):
+    """Who acts and why; `step` picks one of several steps that stand still (empty: all of them)."""
+
+    actor: str = ""
+    reason: str = ""
+    step: str = ""
+
+
+class UsePaymentMethod(Message):
+    payment_method_id: str = ""
+    actor: str = ""
+    reason: str = ""
+
+
+class OrderOutcome(Message):
+    """What an update answers: where the order stands now."""
+
+    order_id: UUID
+    status: OrderStatus
+    payment_status: PaymentStatus
+    sentence: str
+
+
+# --- reconciliation ------------------------------------------------------------------------------------------------
+
+
+class ReconcileInput(Message):
+    """Orders untouched for `older_than_seconds` are looked at, at most `limit` of each kind."""
+
+    older_than_seconds: int = 30
+    limit: int = 200
+
+
+class ReconcileResult(Message):
+    """How many orders were found and mended, by kind of break."""
+
+    started: int = 0
+    repaired: int = 0
+    reservations_released: int = 0

@@ -1,7 +1,10 @@
 """Words of the trade that every layer shares: states, money, limits. No I/O, no tables."""
 
+import os
+import time
 from enum import StrEnum
 from typing import Annotated, Self
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -72,6 +75,7 @@ class EventType(StrEnum):
     ORDER_CANCELLED = "order.cancelled"
     PAYMENT_CAPTURED = "payment.captured"
     PAYMENT_VOIDED = "payment.voided"
+    PAYMENT_UNKNOWN = "payment.unknown"
     ORDER_NEEDS_ATTENTION = "order.needs_attention"
     ORDER_ATTENTION_CLEARED = "order.attention_cleared"
 
@@ -94,3 +98,22 @@ class Money(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.amount // 100}.{self.amount % 100:02d} {self.currency}"
+
+
+def uuid7() -> UUID:
+    """A version 7 UUID (RFC 9562): milliseconds first, so that new keys land at the end of an index."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds & (1 << 48) - 1) << 80 | random
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def order_number(order_id: UUID) -> str:
+    """What a person reads out on the telephone: 50 random bits of the id as `XXXXX-XXXXX`, no I, L, O or U."""
+    bits = order_id.int & (1 << 50) - 1
+    digits = "".join(_CROCKFORD[bits >> shift & 31] for shift in range(45, -1, -5))
+    return f"{digits[:5]}-{digits[5:]}"

@@ -1,0 +1,161 @@
+"""From HTTP into Temporal: start a checkout, send it a card, cancel it, and wait a little for what comes of it."""
+
+import hashlib
+from datetime import timedelta
+from uuid import UUID
+
+from loguru import logger
+from temporalio.client import (
+    WithStartWorkflowOperation,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from core.temporal import TemporalConnector
+from models.errors import Conflict, MercatoError, Unavailable
+from models.messages import CheckoutInput, CheckoutResult, StaffAction, UsePaymentMethod
+from models.types import order_number
+from workflows import options, steps
+from workflows.checkout import CheckoutWorkflow
+
+SHORTEST_WAIT = 0.05
+
+
+async def start(temporal: TemporalConnector, checkout: CheckoutInput, wait: float) -> None:
+    """Start the order's checkout, or join it, and wait at most `wait` seconds for its outcome (0: only start).
+
+    Whoever calls reads the order's row afterwards; nothing is returned, so that no answer depends on a worker.
+
+    Raises:
+        Unavailable: Temporal cannot be reached; the order stands and is started by a repeat or by reconciliation.
+    """
+    client = await temporal.client()
+    try:
+        if wait < SHORTEST_WAIT:
+            await client.start_workflow(
+                CheckoutWorkflow.run,
+                checkout,
+                id=options.checkout_workflow_id(checkout.order_id),
+                task_queue=options.TASK_QUEUE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=_attributes(checkout),
+                static_summary=_summary(checkout),
+            )
+            return
+        operation = _start_operation(checkout)
+        await client.execute_update_with_start_workflow(
+            CheckoutWorkflow.placed,
+            start_workflow_operation=operation,
+            id="placed",
+            rpc_timeout=timedelta(seconds=wait),
+        )
+    except WorkflowAlreadyStartedError:
+        return  # it has ended: the row says how
+    except WorkflowUpdateRPCTimeoutOrCancelledError:
+        return  # still going
+    except WorkflowUpdateFailedError as error:
+        logger.warning("placed was refused: {cause}", cause=str(error.cause))
+    except RPCError as error:
+        _raise_unless_late(error)
+
+
+async def send_card(temporal: TemporalConnector, order_id: UUID, key: str, card: UsePaymentMethod, wait: float) -> None:
+    """Send another card to a waiting checkout; `key` names the request, a repeat of it is the same attempt.
+
+    Raises:
+        Conflict: `not_payable`, the checkout waits for no card.
+        Unavailable: Temporal cannot be reached.
+    """
+    client = await temporal.client()
+    handle = client.get_workflow_handle_for(CheckoutWorkflow.run, options.checkout_workflow_id(order_id))
+    try:
+        await handle.execute_update(
+            CheckoutWorkflow.use_payment_method,
+            card,
+            id=f"card-{hashlib.sha256(key.encode()).hexdigest()[:32]}",
+            rpc_timeout=timedelta(seconds=max(wait, SHORTEST_WAIT)),
+        )
+    except WorkflowUpdateRPCTimeoutOrCancelledError:
+        return
+    except WorkflowUpdateFailedError as error:
+        raise _refusal_of(error, "not_payable") from error
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            raise Conflict("the order waits for no card", code="not_payable") from error
+        _raise_unless_late(error)
+
+
+async def cancel(temporal: TemporalConnector, checkout: CheckoutInput, action: StaffAction, wait: float) -> None:
+    """Cancel an order; one whose checkout was never started is started only to be undone.
+
+    Raises:
+        Conflict: `not_cancellable`, past the point of no return.
+        Unavailable: Temporal cannot be reached.
+    """
+    client = await temporal.client()
+    try:
+        await client.execute_update_with_start_workflow(
+            CheckoutWorkflow.cancel,
+            action,
+            start_workflow_operation=_start_operation(checkout),
+            id="cancel",
+            rpc_timeout=timedelta(seconds=max(wait, SHORTEST_WAIT)),
+        )
+    except WorkflowAlreadyStartedError:
+        return  # it has ended meanwhile: the row says how
+    except WorkflowUpdateRPCTimeoutOrCancelledError:
+        return
+    except WorkflowUpdateFailedError as error:
+        raise _refusal_of(error, "not_cancellable") from error
+    except RPCError as error:
+        _raise_unless_late(error)
+
+
+def _start_operation(checkout: CheckoutInput) -> "WithStartWorkflowOperation[CheckoutWorkflow, CheckoutResult]":
+    return WithStartWorkflowOperation(
+        CheckoutWorkflow.run,
+        checkout,
+        id=options.checkout_workflow_id(checkout.order_id),
+        task_queue=options.TASK_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        search_attributes=_attributes(checkout),
+        static_summary=_summary(checkout),
+    )
+
+
+def _summary(checkout: CheckoutInput) -> str:
+    return f"Order {order_number(checkout.order_id)}"
+
+
+def _attributes(checkout: CheckoutInput) -> TypedSearchAttributes:
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(steps.ORDER_STATUS, "pending"),
+            SearchAttributePair(steps.CUSTOMER_ID, str(checkout.customer_id)),
+            SearchAttributePair(steps.NEEDS_ATTENTION, False),
+        ]
+    )
+
+
+def _refusal_of(error: WorkflowUpdateFailedError, code: str) -> MercatoError:
+    cause = error.cause
+    if isinstance(cause, ApplicationError):
+        return Conflict(cause.message, code=code)
+    return Conflict("the order has moved on", code=code)
+
+
+def _raise_unless_late(error: RPCError) -> None:
+    """A deadline is only late: the request may have been taken. Anything else means that Temporal is not there."""
+    if error.status in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED):
+        return
+    raise Unavailable("Temporal does not answer") from error

@@ -1,0 +1,353 @@
+"""The orders service over HTTP: place, pay, cancel, read."""
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from opentelemetry import trace
+from pydantic import Field
+
+from api import checkouts
+from api.auth import CurrentUser, StaffUser
+from api.deps import OrdersSession, Resources, ResourcesDep
+from api.order_views import (
+    OrderPage,
+    OrderView,
+    StaffOrderPage,
+    load_order_view,
+    order_views,
+    owned_order,
+)
+from api.shapes import RequestModel
+from models.errors import BadRequest, Conflict, InvalidRequest, MercatoError, PaymentRequired, Unavailable
+from models.messages import CheckoutInput, StaffAction, UsePaymentMethod
+from models.orders import Order
+from models.types import Money, OrderStatus, PaymentStatus, uuid7
+from services import orders, placing
+from services.placing import RequestKey
+
+router = APIRouter(tags=["orders"])
+
+KEY_FORM = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
+MAX_WAIT_SECONDS = 10.0
+
+PaymentMethodId = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_]+$")]
+Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]
+
+
+class Address(RequestModel):
+    """Where it goes; every line as it would stand on the parcel."""
+
+    name: Text
+    line1: Text
+    line2: Text = ""
+    city: Text
+    postal_code: Annotated[str, Field(max_length=20, pattern=r"^[^\x00]*$")]
+    country: Annotated[str, Field(pattern="^[A-Z]{2}$")]
+
+
+class PlaceOrder(RequestModel):
+    payment_method_id: PaymentMethodId
+    expected_total: Money | None = None
+    cart_version: int | None = None
+    shipping_address: Address | None = None
+
+
+class PayOrder(RequestModel):
+    payment_method_id: PaymentMethodId
+
+
+class CancelOrder(RequestModel):
+    reason: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] = ""
+
+
+async def idempotency_key(
+    key: Annotated[
+        str | None, Header(alias="Idempotency-Key", description="1 to 255 printable characters; binds for 7 days")
+    ] = None,
+) -> str:
+    """The client's name for this request: a repeat with it is not a second order."""
+    if not key:
+        raise BadRequest("send an Idempotency-Key header", code="idempotency_key_required")
+    if not KEY_FORM.fullmatch(key):
+        raise BadRequest("an Idempotency-Key has 1 to 255 printable characters", code="idempotency_key_invalid")
+    return key
+
+
+async def seconds_to_wait(
+    resources: ResourcesDep,
+    prefer: Annotated[str | None, Header(description="`wait=N`: seconds to wait for the outcome, at most 10")] = None,
+) -> float:
+    """`Prefer: wait=N` (RFC 7240); a preference that makes no sense is no preference."""
+    found = re.search(r"(?:^|[,;\s])wait=(\d{1,6}(?:\.\d{1,3})?)\s*(?:$|[,;])", prefer or "")
+    return min(float(found[1]), MAX_WAIT_SECONDS) if found else resources.settings.place_wait_seconds
+
+
+async def may_see(order_id: str, user: CurrentUser, resources: ResourcesDep) -> Order:
+    """The order in the path, if the caller may see it; read in a transaction of its own."""
+    async with resources.sessions[_ORDERS]() as session:
+        return await owned_order(session, order_id, user.user_id, staff=user.role.is_staff)
+
+
+Key = Annotated[str, Depends(idempotency_key)]
+Wait = Annotated[float, Depends(seconds_to_wait)]
+SeenOrder = Annotated[Order, Depends(may_see)]
+
+
+@router.post("/api/orders/place", status_code=201, response_model=OrderView)
+async def place(
+    request: Request, user: CurrentUser, key: Key, wait: Wait, resources: ResourcesDep, body: PlaceOrder
+) -> Response:
+    """Check out the cart. 201 confirmed, 202 still going, 402 declined, 409 or 422 rejected; safe to repeat."""
+    bound = _request_key(request, user.user_id, key, body)
+    order_id, repeat = await _bind_placement(resources, bound, user.user_id, body, wait)
+    try:
+        order = await _read(resources, order_id)
+        if order.status == OrderStatus.PENDING:
+            await checkouts.start(resources.temporal, CheckoutInput.model_validate(order.checkout), wait)
+        return await _answer(resources, order_id, user, repeat=repeat)
+    except Unavailable as error:
+        raise _with_order(error, order_id) from error
+    finally:
+        await _release(resources, bound)
+
+
+@router.post("/api/orders/{order_id}/payment", status_code=201, response_model=OrderView)
+async def pay(
+    request: Request, user: CurrentUser, order: SeenOrder, key: Key, wait: Wait, resources: ResourcesDep, body: PayOrder
+) -> Response:
+    """Another card for the same reservation."""
+    bound = _request_key(request, user.user_id, key, body)
+    repeat = await _bind(resources, bound, order.id, wait)
+    try:
+        order = await _read(resources, order.id)
+        if order.status == OrderStatus.ACTION_REQUIRED:
+            card = UsePaymentMethod(payment_method_id=body.payment_method_id, actor=str(user.user_id))
+            await checkouts.send_card(resources.temporal, order.id, f"{user.user_id}:{key}", card, wait)
+        elif not repeat:
+            raise Conflict(f"the order is {order.status}, it waits for no card", code="not_payable")
+        return await _answer(resources, order.id, user, repeat=repeat)
+    except (Conflict, Unavailable) as error:
+        await _forget(resources, bound, repeat)
+        raise _with_order(error, order.id) from error
+    finally:
+        await _release(resources, bound)
+
+
+@router.post("/api/orders/{order_id}/cancel", response_model=OrderView)
+async def cancel(
+    request: Request,
+    user: CurrentUser,
+    order: SeenOrder,
+    key: Key,
+    wait: Wait,
+    resources: ResourcesDep,
+    body: CancelOrder | None = None,
+) -> Response:
+    """Cancel an order that is not confirmed yet; everything held goes back."""
+    body = body or CancelOrder()
+    bound = _request_key(request, user.user_id, key, body)
+    repeat = await _bind(resources, bound, order.id, wait)
+    try:
+        order = await _read(resources, order.id)
+        if order.status in orders.OPEN:
+            action = StaffAction(actor=f"{user.role}:{user.user_id}", reason=body.reason or "asked for by the shopper")
+            await checkouts.cancel(resources.temporal, CheckoutInput.model_validate(order.checkout), action, wait)
+            order = await _read(resources, order.id)
+        if order.status not in (*orders.OPEN, OrderStatus.CANCELLED):
+            raise Conflict(f"the order is {order.status}, it cannot be cancelled", code="not_cancellable")
+        status = 200 if order.status == OrderStatus.CANCELLED else 202
+        return await _order_response(resources, order, user, status=status, repeat=repeat)
+    except (Conflict, Unavailable) as error:
+        await _forget(resources, bound, repeat)
+        raise _with_order(error, order.id) from error
+    finally:
+        await _release(resources, bound)
+
+
+@router.get("/api/orders/history", response_model=OrderPage)
+async def history(
+    user: CurrentUser,
+    session: OrdersSession,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> OrderPage:
+    """My orders, newest first. Works with Temporal and all workers down."""
+    found = await orders.history(session, user.user_id, _cursor(cursor), limit + 1)
+    return OrderPage(
+        items=await order_views(session, found[:limit], staff=False), next_cursor=_next_cursor(found, limit)
+    )
+
+
+@router.get("/api/orders", response_model=StaffOrderPage)
+async def search(
+    user: StaffUser,
+    session: OrdersSession,
+    status: OrderStatus | None = None,
+    needs_attention: Annotated[bool | None, Query(alias="needsAttention")] = None,
+    customer: UUID | None = None,
+    number: Annotated[str | None, Query(max_length=20)] = None,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+) -> StaffOrderPage:
+    """Staff: find orders by status, attention, customer or number, newest first."""
+    found = await orders.search(
+        session,
+        status=status,
+        needs_attention=needs_attention,
+        customer_id=customer,
+        number=number,
+        before=_cursor(cursor),
+        limit=limit + 1,
+    )
+    return StaffOrderPage(
+        items=await order_views(session, found[:limit], staff=True), next_cursor=_next_cursor(found, limit)
+    )
+
+
+@router.get("/api/orders/{order_id}", response_model=None)
+async def read(user: CurrentUser, order: SeenOrder, session: OrdersSession) -> Any:
+    """One order; staff see step and cause of what stands still."""
+    return await load_order_view(session, order.id, staff=user.role.is_staff)
+
+
+_ORDERS = orders.SERVICE
+
+
+async def _bind_placement(
+    resources: Resources, bound: RequestKey, user_id: UUID, body: PlaceOrder, wait: float
+) -> tuple[UUID, bool]:
+    """The idempotency row and the pending order, in one transaction."""
+    settings = resources.settings
+    checkout = CheckoutInput(
+        order_id=uuid7(),
+        customer_id=user_id,
+        payment_method_id=body.payment_method_id,
+        expected_total=body.expected_total,
+        cart_version=body.cart_version,
+        reservation_ttl_seconds=settings.reservation_ttl_seconds,
+        fast_path=settings.fast_path,
+        fast_step_seconds=settings.fast_step_seconds,
+        round_seconds=settings.round_seconds,
+        round_pause_seconds=settings.round_pause_seconds,
+    )
+    async with resources.sessions[_ORDERS].begin() as session:
+        order_id, repeat = await placing.bind(
+            session, bound, checkout.order_id, in_flight_seconds=wait + 5, ttl=_key_ttl(resources)
+        )
+        if not repeat:
+            await placing.create_pending(
+                session,
+                checkout,
+                currency=settings.currency,
+                shipping_address=body.shipping_address.model_dump(by_alias=True) if body.shipping_address else None,
+                trace_id=_trace_id(),
+            )
+    return order_id, repeat
+
+
+async def _bind(resources: Resources, bound: RequestKey, order_id: UUID, wait: float) -> bool:
+    async with resources.sessions[_ORDERS].begin() as session:
+        _, repeat = await placing.bind(
+            session, bound, order_id, in_flight_seconds=wait + 5, ttl=_key_ttl(resources)
+        )
+    return repeat
+
+
+async def _release(resources: Resources, bound: RequestKey) -> None:
+    async with resources.sessions[_ORDERS].begin() as session:
+        await placing.release(session, bound)
+
+
+async def _forget(resources: Resources, bound: RequestKey, repeat: bool) -> None:
+    """A 409 changed nothing and a 503 is not kept: the same key may be tried again."""
+    if not repeat:
+        async with resources.sessions[_ORDERS].begin() as session:
+            await placing.forget(session, bound)
+
+
+async def _read(resources: Resources, order_id: UUID) -> Order:
+    async with resources.sessions[_ORDERS]() as session:
+        return await orders.get(session, order_id)
+
+
+async def _answer(resources: Resources, order_id: UUID, user: CurrentUser, *, repeat: bool) -> Response:
+    """What a placed or paid order answers, from its state now."""
+    order = await _read(resources, order_id)
+    refusal = _refusal_of(order)
+    if refusal:
+        raise _with_order(refusal, order_id, repeat=repeat)
+    status = 202 if order.status in orders.OPEN else 201
+    return await _order_response(resources, order, user, status=status, repeat=repeat)
+
+
+def _refusal_of(order: Order) -> MercatoError | None:
+    """The problem that this state is to whoever wanted to buy; None while it may still be, or is, sold."""
+    status = OrderStatus(order.status)
+    if status is OrderStatus.ACTION_REQUIRED and order.payment_status == PaymentStatus.DECLINED:
+        action = order.action_required or {}
+        return PaymentRequired(
+            "the card was declined; send another one", declineCode=action.get("reason"), actionRequired=action
+        )
+    if status is OrderStatus.REJECTED:
+        refusal = order.refusal or {}
+        kind = InvalidRequest if refusal.get("code") == "cart_empty" else Conflict
+        return kind(
+            refusal.get("detail", "the order was rejected"), code=refusal.get("code"), **refusal.get("extra", {})
+        )
+    if status.is_ended:
+        return Conflict(f"the order is {status.value}", code=f"order_{status.value}")
+    return None
+
+
+async def _order_response(
+    resources: Resources, order: Order, user: CurrentUser, *, status: int, repeat: bool
+) -> Response:
+    async with resources.sessions[_ORDERS]() as session:
+        view = await load_order_view(session, order.id, staff=user.role.is_staff)
+    return JSONResponse(
+        view.model_dump(mode="json", by_alias=True), status_code=status, headers=_headers(order.id, repeat)
+    )
+
+
+def _with_order(error: MercatoError, order_id: UUID, *, repeat: bool = False) -> MercatoError:
+    error.extra.setdefault("orderId", str(order_id))
+    error.headers.update(_headers(order_id, repeat))
+    return error
+
+
+def _headers(order_id: UUID, repeat: bool) -> dict[str, str]:
+    headers = {"Location": f"/api/orders/{order_id}"}
+    if repeat:
+        headers["Idempotent-Replayed"] = "true"
+    return headers
+
+
+def _request_key(request: Request, user_id: UUID, key: str, body: RequestModel) -> RequestKey:
+    fingerprint = placing.fingerprint(body.model_dump(mode="json", exclude_unset=True))
+    return RequestKey(user_id, request.method, request.scope["path"], key, fingerprint)
+
+
+def _key_ttl(resources: Resources) -> timedelta:
+    return timedelta(days=resources.settings.idempotency_ttl_days)
+
+
+def _trace_id() -> str | None:
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else None
+
+
+def _cursor(cursor: str | None) -> UUID | None:
+    if not cursor:
+        return None
+    try:
+        return UUID(cursor)
+    except ValueError:
+        raise InvalidRequest("this cursor was not given out here", code="validation_error") from None
+
+
+def _next_cursor(found: list[Order], limit: int) -> str | None:
+    return str(found[limit - 1].id) if len(found) > limit else None

@@ -1,0 +1,57 @@
+"""Domain errors become Temporal failures here, once; and crashes asked for by a test happen here, nowhere else."""
+
+import os
+import signal
+from typing import Any
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from models.errors import MercatoError
+
+
+class ErrorInterceptor(Interceptor):
+    """A refusal is not retried and logged quietly; an outage and anything unforeseen is retried by the step."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        return _Translate(next)
+
+
+class _Translate(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        try:
+            return await super().execute_activity(input)
+        except MercatoError as error:
+            category = ApplicationErrorCategory.UNSPECIFIED if error.retryable else ApplicationErrorCategory.BENIGN
+            raise ApplicationError(
+                error.detail, error.extra, type=error.code, non_retryable=not error.retryable, category=category
+            ) from error
+
+
+class CrashInterceptor(Interceptor):
+    """Kills this worker before or after one activity's effect: `MERCATO_CRASH_AT=reserve:after`. Not in production.
+
+    "After" is after the effect and before its report, where only idempotency helps.
+    """
+
+    def __init__(self, crash_at: str) -> None:
+        self._name, _, self._moment = crash_at.partition(":")
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        return _Crash(next, self._name, self._moment)
+
+
+class _Crash(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, name: str, moment: str) -> None:  # noqa: A002
+        super().__init__(next)
+        self._name, self._moment = name, moment
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        if activity.info().activity_type != self._name:
+            return await super().execute_activity(input)
+        if self._moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = await super().execute_activity(input)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return result

@@ -1,0 +1,182 @@
+"""A worker process: makes the resources, lists every registration, drains on SIGTERM."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from loguru import logger
+from temporalio.client import Client, Schedule, ScheduleActionStartWorkflow, ScheduleAlreadyRunningError
+from temporalio.client import ScheduleIntervalSpec, ScheduleOverlapPolicy, SchedulePolicy, ScheduleSpec
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.worker import Interceptor, Worker
+
+from activities.carts import CartActivities
+from activities.inventory import InventoryActivities
+from activities.notifications import NotificationActivities
+from activities.orders import OrderActivities
+from activities.payments import PaymentActivities
+from activities.reconciliation import ReconciliationActivities
+from activities.recorder import OrderRecorder
+from core import temporal
+from core.db import Sessions, make_engine, make_sessions
+from core.redis import make_redis
+from core.settings import Settings
+from models.messages import ReconcileInput
+from models.types import Service
+from services.pricing import Rates
+from services.processor import Processor
+from workers.errors import CrashInterceptor, ErrorInterceptor
+from workers.health import serve_health
+from workflows import options
+from workflows.checkout import CheckoutWorkflow
+from workflows.reconciliation import ReconciliationWorkflow
+
+WORKFLOWS = (CheckoutWorkflow, ReconciliationWorkflow)
+GRACE = timedelta(seconds=12)  # above the longest attempt, so that a shutdown uses up none
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What activities work with: one set of sessions a service, each under its own role."""
+
+    settings: Settings
+    sessions: dict[Service, Sessions]
+    recorder: OrderRecorder
+    processor: Processor
+    client: Client
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    """Open everything, close it in reverse. Waits for Temporal, which may start after the worker."""
+    async with AsyncExitStack() as stack:
+        sessions = {}
+        for service in (Service.CATALOG, Service.CARTS, Service.ORDERS, Service.PAYMENTS, Service.NOTIFICATIONS):
+            engine = make_engine(settings.service_database_url(service), application=f"mercato-worker-{service}")
+            stack.push_async_callback(engine.dispose)
+            sessions[service] = make_sessions(engine)
+        redis = make_redis(settings.redis_url)
+        stack.push_async_callback(redis.aclose)
+        processor = Processor(settings)
+        stack.push_async_callback(processor.aclose)
+        yield Resources(
+            settings=settings,
+            sessions=sessions,
+            recorder=OrderRecorder(sessions[Service.ORDERS], redis),
+            processor=processor,
+            client=await _connected(settings),
+        )
+
+
+def activities_of(resources: Resources) -> list[Any]:
+    """Every activity of the platform, bound to its dependencies."""
+    sessions, recorder, settings = resources.sessions, resources.recorder, resources.settings
+    rates = Rates(
+        currency=settings.currency,
+        shipping_flat_amount=settings.shipping_flat_amount,
+        shipping_free_from_amount=settings.shipping_free_from_amount,
+        tax_basis_points=settings.tax_basis_points,
+    )
+    orders = OrderActivities(recorder, sessions[Service.CARTS], sessions[Service.CATALOG], rates)
+    inventory = InventoryActivities(sessions[Service.CATALOG], recorder)
+    payments = PaymentActivities(sessions[Service.PAYMENTS], resources.processor, recorder)
+    carts = CartActivities(sessions[Service.CARTS])
+    notifications = NotificationActivities(sessions[Service.NOTIFICATIONS])
+    reconciliation = ReconciliationActivities(
+        orders=sessions[Service.ORDERS], catalog=sessions[Service.CATALOG], client=resources.client
+    )
+    return [
+        orders.prepare,
+        orders.confirm,
+        orders.close,
+        orders.mark_attention,
+        orders.clear_attention,
+        orders.audit,
+        inventory.reserve,
+        inventory.prolong,
+        inventory.release,
+        payments.authorize,
+        payments.capture,
+        payments.void,
+        carts.clear,
+        notifications.queue_confirmation,
+        reconciliation.reconcile,
+    ]
+
+
+def make_worker(resources: Resources) -> Worker:
+    """The worker of the checkout queue."""
+    settings = resources.settings
+    interceptors: Sequence[Interceptor] = [ErrorInterceptor()]
+    if settings.crash_at:
+        interceptors = [*interceptors, CrashInterceptor(settings.crash_at)]
+    return Worker(
+        resources.client,
+        task_queue=options.TASK_QUEUE,
+        workflows=WORKFLOWS,
+        activities=activities_of(resources),
+        interceptors=interceptors,
+        graceful_shutdown_timeout=GRACE,
+        max_concurrent_activities=50,
+        max_concurrent_local_activities=50,
+    )
+
+
+async def run(settings: Settings, queue: str = options.TASK_QUEUE) -> None:
+    """Poll `queue` until SIGTERM or SIGINT, then finish what was begun (at most 12 s) and return.
+
+    Raises:
+        ValueError: no worker of this platform polls `queue`.
+    """
+    if queue != options.TASK_QUEUE:
+        raise ValueError(f"no such task queue: {queue}; there is: {options.TASK_QUEUE}")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with open_resources(settings) as resources:
+        await temporal.ensure_search_attributes(resources.client)
+        await ensure_schedule(resources.client, settings)
+        async with serve_health(settings.host, settings.worker_metrics_port), make_worker(resources):
+            logger.info("worker polls {queue}", queue=queue)
+            await stop.wait()
+            logger.info("worker drains")
+
+
+async def ensure_schedule(client: Client, settings: Settings) -> None:
+    """The reconciliation schedule: made at the first start, left as it is later (staff may pause it in the UI)."""
+    schedule = Schedule(
+        action=ScheduleActionStartWorkflow(
+            ReconciliationWorkflow.run,
+            ReconcileInput(older_than_seconds=settings.reconcile_after_seconds),
+            id="reconciliation",
+            task_queue=options.TASK_QUEUE,
+        ),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(seconds=settings.reconcile_every_seconds))]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(seconds=60)),
+    )
+    try:
+        await client.create_schedule("reconciliation", schedule)
+    except ScheduleAlreadyRunningError:
+        logger.debug("the reconciliation schedule stands already")
+
+
+async def _connected(settings: Settings) -> Client:
+    runtime = None
+    if settings.temporal_metrics_port:
+        metrics = PrometheusConfig(
+            bind_address=f"{settings.host}:{settings.temporal_metrics_port}",
+            counters_total_suffix=True,
+            unit_suffix=True,
+            durations_as_seconds=True,
+        )
+        runtime = Runtime(telemetry=TelemetryConfig(metrics=metrics))
+    while True:
+        try:
+            return await temporal.connect(settings, runtime=runtime)
+        except RuntimeError as error:
+            logger.warning("waiting for Temporal: {error}", error=str(error))
+            await asyncio.sleep(0.5)

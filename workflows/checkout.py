@@ -1,0 +1,399 @@
+"""The checkout, told as a story: prepare, reserve, authorize, confirm, capture, clear the cart, notify.
+
+Until `confirm` everything can be undone; from there it only goes forward. How a step is carried out, retried and
+parked is in workflows/steps.py; here stands what happens, in which order, and what undoes it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError, FailureError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.carts import CartActivities
+    from activities.inventory import InventoryActivities
+    from activities.notifications import NotificationActivities
+    from activities.orders import OrderActivities
+    from activities.payments import PaymentActivities
+    from models.messages import (
+        AuditAction,
+        AuthorizePayment,
+        CheckoutInput,
+        CheckoutResult,
+        CloseOrder,
+        OrderOutcome,
+        OrderRef,
+        PreparedOrder,
+        PrepareOrder,
+        QueueConfirmation,
+        Refusal,
+        ReserveStock,
+        StaffAction,
+        UsePaymentMethod,
+    )
+    from models.types import Money, OrderStatus, PaymentStatus, ReservationState
+    from workflows.steps import Steps
+
+
+T = TypeVar("T")
+
+
+class NotSold(Exception):
+    """Ends the selling part: the order is rejected, expired or cancelled, and what was done is undone."""
+
+    def __init__(self, status: OrderStatus, refusal: Refusal | None = None, *, actor: str = "", reason: str = "") -> None:
+        super().__init__(status.value)
+        self.status, self.refusal, self.actor, self.reason = status, refusal, actor, reason
+
+
+@workflow.defn
+class CheckoutWorkflow:
+    """One order from the cart to the confirmation. Started by the API as `checkout-{orderId}`."""
+
+    @workflow.init
+    def __init__(self, checkout: CheckoutInput) -> None:
+        self._input = checkout
+        self._steps = Steps(checkout)
+        self._order = PreparedOrder(number="", status=OrderStatus.PENDING)
+        self._status = OrderStatus.PENDING
+        self._payment = PaymentStatus.NONE
+        self._deadline: datetime | None = None
+        self._undo: list[Callable[[], Awaitable[None]]] = []
+        self._ending = NotSold(OrderStatus.CANCELLED)
+        self._cancel: NotSold | None = None
+        self._card: UsePaymentMethod | None = None
+        self._card_key = "place"
+        self._cards_answered = 0
+        self._cards_sent = 0
+        self._waits_for_card = False
+        self._answerable = False
+        self._past_return = False
+        self._closed = False
+
+    @workflow.run
+    async def run(self, checkout: CheckoutInput) -> CheckoutResult:
+        """Sell, then finish; or undo, then close. Either way the order ends or somebody is told."""
+        if await self._sold():
+            await to_the_end(self._finish())
+        self._answerable = self._closed = True
+        self._steps.describe(self._sentence(), status=self._status, total=self._order.total)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return CheckoutResult(
+            order_id=checkout.order_id, status=self._status, payment_status=self._payment, total=self._order.total
+        )
+
+    # --- the story -------------------------------------------------------------------------------------------------
+
+    async def _sold(self) -> bool:
+        """Whether the order was sold; if not, everything done for it has been undone."""
+        self._undo.append(self._close)
+        try:
+            await self._prepare()
+            if self._past_return or self._status.is_ended:
+                return self._past_return  # a rerun: only forward, or nothing at all
+            await self._reserve()
+            if not self._past_return:
+                await self._authorize()
+            self._past_return = True
+            await to_the_end(self._confirm())
+            return True
+        except NotSold as ending:
+            self._ending = ending
+        except (asyncio.CancelledError, FailureError) as broken:
+            self._ending = NotSold(OrderStatus.CANCELLED, reason=_cause_of(broken))
+        await to_the_end(self._roll_back())
+        return False
+
+    async def _prepare(self) -> None:
+        """Claim the cart's lines, price them, write the order's lines; learn where the order stands."""
+        message = PrepareOrder(
+            order_id=self._input.order_id,
+            customer_id=self._input.customer_id,
+            expected_total=self._input.expected_total,
+            cart_version=self._input.cart_version,
+            look_only=self._input.repair,
+        )
+        self._order = await self._cancellable("prepare", OrderActivities.prepare, message)
+        self._status, self._payment = self._order.status, self._order.payment_status
+        self._past_return = self._order.committed or self._status is OrderStatus.CONFIRMED
+        if self._past_return or self._status.is_ended:
+            return
+        if self._order.refusal:
+            raise NotSold(OrderStatus.REJECTED, self._order.refusal)
+        if self._input.repair:
+            self._undo += [self._release, self._void]
+            raise NotSold(OrderStatus.CANCELLED, reason="its checkout was ended from outside")
+
+    async def _reserve(self) -> None:
+        """Hold every line or none."""
+        self._undo.append(self._release)
+        message = ReserveStock(
+            order_id=self._input.order_id,
+            quantities={line.product_id: line.quantity for line in self._order.lines},
+            ttl_seconds=self._input.reservation_ttl_seconds,
+        )
+        reservation = await self._cancellable("reserve", InventoryActivities.reserve, message)
+        if reservation.shortages:
+            lines = [shortage.model_dump(by_alias=True) for shortage in reservation.shortages]
+            raise NotSold(
+                OrderStatus.REJECTED,
+                Refusal(code="out_of_stock", detail="not everything is in stock", extra={"lines": lines}),
+            )
+        if reservation.state is ReservationState.RELEASED:
+            raise NotSold(OrderStatus.EXPIRED, reason="the reservation had been released")
+        self._past_return = reservation.state is ReservationState.COMMITTED
+        self._deadline = workflow.now() + timedelta(seconds=reservation.seconds_left or 0)
+        self._steps.holds_stock = True
+
+    async def _authorize(self) -> None:
+        """Hold the money; a declined card leaves the reservation and waits for another card."""
+        self._undo.append(self._void)
+        method = self._input.payment_method_id
+        while True:
+            message = AuthorizePayment(
+                order_id=self._input.order_id,
+                request_key=self._card_key,
+                payment_method_id=method,
+                amount=self._total,
+                deadline=self._deadline,
+            )
+            authorization = await self._cancellable("authorize", PaymentActivities.authorize, message)
+            self._payment = authorization.status
+            if authorization.status is PaymentStatus.AUTHORIZED:
+                self._status = OrderStatus.PENDING
+                return
+            method = await self._another_card(authorization.decline_code or "card_declined")
+
+    async def _another_card(self, declined: str) -> str:
+        """Wait for a card, a cancel or the deadline, whichever comes first."""
+        self._status = OrderStatus.ACTION_REQUIRED
+        self._card, self._waits_for_card, self._answerable = None, True, True
+        self._cards_answered = self._cards_sent
+        deadline = self._deadline or workflow.now()
+        self._steps.describe(
+            f"Waiting for another card until {deadline:%H:%M} UTC, declined: {declined}",
+            status=self._status,
+            total=self._order.total,
+        )
+        try:
+            await workflow.wait_condition(
+                lambda: self._card is not None or self._cancel is not None,
+                timeout=max(deadline - workflow.now(), timedelta(0)),
+                timeout_summary="the reservation ends",
+            )
+        except TimeoutError:
+            self._waits_for_card = False
+            raise NotSold(OrderStatus.EXPIRED, reason="no other card came in time") from None
+        self._waits_for_card = False
+        self._stop_if_cancelled()
+        assert self._card is not None
+        self._answerable = False
+        self._steps.describe("Trying another card", status=OrderStatus.PENDING)
+        return self._card.payment_method_id
+
+    async def _confirm(self) -> None:
+        """Commit the reservation: the point of no return. It may refuse when the stock was released meanwhile."""
+        self._steps.holds_stock = False
+        confirmation = await self._steps.run("confirm", OrderActivities.confirm, self._ref)
+        if not confirmation.confirmed:
+            self._past_return = False
+            raise NotSold(OrderStatus.EXPIRED, reason="the reservation had been released")
+        self._status = OrderStatus.CONFIRMED
+        self._answerable = True
+
+    async def _finish(self) -> None:
+        """Sold: from here forward only. The three do not wait for one another, so that none holds up the rest."""
+        if self._status is not OrderStatus.CONFIRMED:
+            await self._confirm()
+        self._answerable = True
+        await asyncio.gather(self._capture(), self._clear_cart(), self._notify())
+
+    async def _capture(self) -> None:
+        capture = await self._steps.run("capture", PaymentActivities.capture, self._ref)
+        self._payment = capture.status
+
+    async def _clear_cart(self) -> None:
+        await self._steps.run("clear_cart", CartActivities.clear, self._ref)
+
+    async def _notify(self) -> None:
+        message = QueueConfirmation(
+            order_id=self._input.order_id,
+            customer_id=self._input.customer_id,
+            number=self._order.number,
+            total=self._total,
+        )
+        await self._steps.run("notify", NotificationActivities.queue_confirmation, message)
+
+    # --- undo: appended before its step, run in reverse; each tolerates that its step never happened -----------------
+
+    async def _roll_back(self) -> None:
+        self._steps.holds_stock = False
+        self._waits_for_card = False
+        for undo in reversed(self._undo):
+            await undo()
+
+    async def _void(self) -> None:
+        voiding = await self._steps.run("void", PaymentActivities.void, self._ref)
+        if voiding.status is PaymentStatus.VOIDED:
+            self._payment = voiding.status
+
+    async def _release(self) -> None:
+        await self._steps.run("release", InventoryActivities.release, self._ref)
+
+    async def _close(self) -> None:
+        ending = self._ending
+        message = CloseOrder(
+            order_id=self._input.order_id,
+            status=ending.status,
+            refusal=ending.refusal,
+            actor=ending.actor,
+            reason=ending.reason,
+        )
+        self._status = await self._steps.run("close", OrderActivities.close, message)
+
+    # --- what people may do ----------------------------------------------------------------------------------------
+
+    @workflow.update(description="Waits for the outcome and answers it. Changes nothing. Input: none.")
+    async def placed(self) -> OrderOutcome:
+        await workflow.wait_condition(lambda: self._answerable)
+        return self._outcome()
+
+    @workflow.update(
+        description='Cancel the order and give everything back, until it is confirmed. Input: {"actor": "you", "reason": "why"}'
+    )
+    async def cancel(self, action: StaffAction) -> OrderOutcome:
+        self._cancel = NotSold(OrderStatus.CANCELLED, actor=action.actor, reason=action.reason)
+        await workflow.wait_condition(lambda: self._closed)
+        return self._outcome()
+
+    @cancel.validator
+    def _may_cancel(self, action: StaffAction) -> None:
+        _say_who(action.actor, action.reason)
+        if self._past_return or self._closed:
+            raise ApplicationError(
+                f"the order is {self._status.value}, it cannot be cancelled any more", type="not_cancellable"
+            )
+
+    @workflow.update(
+        description='Try another card for the same reservation. Input: {"payment_method_id": "pm_…", "actor": "you", "reason": "why"}'
+    )
+    async def use_payment_method(self, card: UsePaymentMethod) -> OrderOutcome:
+        info = workflow.current_update_info()
+        self._card, self._card_key = card, info.id if info else "card"
+        self._cards_sent += 1
+        mine = self._cards_sent
+        if card.reason:
+            await self._steps.note(
+                OrderActivities.audit,
+                AuditAction(
+                    order_id=self._input.order_id, actor=card.actor, action="use_payment_method", reason=card.reason
+                ),
+            )
+        await workflow.wait_condition(
+            lambda: self._closed or self._status is OrderStatus.CONFIRMED or self._cards_answered >= mine
+        )
+        return self._outcome()
+
+    @use_payment_method.validator
+    def _may_use_payment_method(self, card: UsePaymentMethod) -> None:
+        if not card.payment_method_id:
+            raise ApplicationError('which card? {"payment_method_id": "pm_…"}', type="validation_error")
+        if not self._waits_for_card or self._card is not None:
+            raise ApplicationError(f"the order is {self._status.value}, it waits for no card", type="not_payable")
+
+    @workflow.update(
+        description='Try the step that stands still again, now. Input: {"actor": "you", "reason": "why", "step": ""} (no step: all of them)'
+    )
+    async def retry(self, action: StaffAction) -> OrderOutcome:
+        steps = self._steps.retry(action.step)
+        await self._steps.note(
+            OrderActivities.audit,
+            AuditAction(
+                order_id=self._input.order_id,
+                actor=action.actor,
+                action=f"retry {', '.join(steps)}",
+                reason=action.reason,
+            ),
+        )
+        return self._outcome()
+
+    @retry.validator
+    def _may_retry(self, action: StaffAction) -> None:
+        _say_who(action.actor, action.reason)
+        parked = self._steps.parked
+        if not parked:
+            raise ApplicationError(f"nothing stands still: {self._sentence()}", type="nothing_to_retry")
+        if action.step and action.step not in parked:
+            raise ApplicationError(
+                f"{action.step} does not stand still; these do: {', '.join(parked)}", type="nothing_to_retry"
+            )
+
+    @workflow.query(description="Where the order stands, in a sentence.")
+    def status(self) -> OrderOutcome:
+        return self._outcome()
+
+    # --- small print -----------------------------------------------------------------------------------------------
+
+    @property
+    def _ref(self) -> OrderRef:
+        return OrderRef(order_id=self._input.order_id)
+
+    @property
+    def _total(self) -> Money:
+        assert self._order.total is not None, "prepare answers a total or a refusal"
+        return self._order.total
+
+    async def _cancellable(self, name: str, activity: Any, message: Any) -> Any:
+        """A step that a cancel need not wait for: what it may still do in the background, undo makes good."""
+        done, result = await self._steps.run_until(name, activity, message, stop=lambda: self._cancel is not None)
+        self._stop_if_cancelled()
+        assert done
+        return result
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancel is not None:
+            raise self._cancel
+
+    def _outcome(self) -> OrderOutcome:
+        return OrderOutcome(
+            order_id=self._input.order_id,
+            status=self._status,
+            payment_status=self._payment,
+            sentence=self._sentence(),
+        )
+
+    def _sentence(self) -> str:
+        parked = self._steps.parked
+        if parked:
+            return "; ".join(f"{step} stands still: {cause}" for step, cause in parked.items())
+        ending = self._ending
+        why = ending.refusal.detail if ending.refusal else ending.reason
+        if self._status.is_ended and why:
+            return f"Order {self._order.number} is {self._status.value}: {why}"
+        return f"Order {self._order.number} is {self._status.value}, payment {self._payment.value}"
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` whatever cancellation arrives meanwhile: `asyncio.shield` alone would lose the rest of it."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            continue
+        except BaseException:
+            break
+    return task.result()
+
+
+def _say_who(actor: str, reason: str) -> None:
+    if not actor or not reason:
+        raise ApplicationError('say who acts and why: {"actor": "you", "reason": "why"}', type="validation_error")
+
+
+def _cause_of(broken: BaseException) -> str:
+    cause = broken.__cause__ or broken
+    return getattr(cause, "message", "") or str(cause) or type(cause).__name__

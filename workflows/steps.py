@@ -1,0 +1,186 @@
+"""How a step of the checkout is carried out: fast first, then in rounds, never given up.
+
+A step runs first as a local activity with a short budget. When retryable failures have used that up, the same step
+is scheduled as a regular activity, where staff see its attempts in the UI and can pause or reset it. When a round of
+those is used up too, the order is marked `needsAttention` and the step waits for staff (`retry`) or for the next
+round, which starts by itself, so that an outage heals without hands.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from activities.inventory import InventoryActivities
+    from activities.orders import OrderActivities
+    from models.messages import Attention, CheckoutInput, ProlongReservation
+    from models.types import Money, OrderStatus
+    from workflows import options
+
+ORDER_STATUS = SearchAttributeKey.for_keyword("OrderStatus")
+CUSTOMER_ID = SearchAttributeKey.for_keyword("CustomerId")
+NEEDS_ATTENTION = SearchAttributeKey.for_bool("NeedsAttention")
+FAILURE_STEP = SearchAttributeKey.for_keyword("FailureStep")
+ORDER_TOTAL = SearchAttributeKey.for_int("OrderTotal")
+
+
+class Steps:
+    """Carries out the steps of one run and knows which of them stand still, each with a decision of its own."""
+
+    def __init__(self, checkout: CheckoutInput) -> None:
+        self._input = checkout
+        self._retry_asked: set[str] = set()
+        self.parked: dict[str, str] = {}  # step -> cause
+        self.holds_stock = False  # then a step that stands still prolongs the reservation
+
+    async def run(self, name: str, activity: Any, message: Any) -> Any:
+        """The step's result, however long it takes: it never gives up, not even when a service refuses."""
+        _, result = await self._carry_out(name, activity, message, stop=lambda: False, may_refuse=False)
+        return result
+
+    async def run_until(
+        self, name: str, activity: Any, message: Any, *, stop: Callable[[], bool]
+    ) -> tuple[bool, Any]:
+        """As `run`, but gives up waiting once `stop()` holds: (False, None) then. The attempt may still take effect.
+
+        Raises:
+            FailureError: a service refused for good (a non-retryable error).
+        """
+        return await self._carry_out(name, activity, message, stop=stop, may_refuse=True)
+
+    async def _carry_out(
+        self, name: str, activity: Any, message: Any, *, stop: Callable[[], bool], may_refuse: bool
+    ) -> tuple[bool, Any]:
+        if self._input.fast_path:
+            try:
+                return True, await self._fast(name, activity, message)
+            except FailureError as failure:
+                if is_cancelled_exception(failure) or (may_refuse and _refused(failure)):
+                    raise
+        while not stop():
+            try:
+                done, result = await self._round(name, activity, message, stop)
+            except ActivityError as failure:
+                if is_cancelled_exception(failure) or (may_refuse and _refused(failure)):
+                    raise
+                await self._park(name, failure, stop)
+                continue
+            await self._unpark(name)
+            return done, result
+        await self._unpark(name)
+        return False, None
+
+    async def note(self, activity: Any, message: Any) -> None:
+        """Something worth writing down, in its own time: retried until it is written."""
+        await workflow.execute_activity_method(
+            activity, message, start_to_close_timeout=options.ATTEMPT, retry_policy=options.ROUND_RETRY
+        )
+
+    def retry(self, step: str) -> list[str]:
+        """Let `step` (empty: every step that stands still) try again now; returns their names."""
+        steps = [step] if step else list(self.parked)
+        self._retry_asked.update(steps)
+        return steps
+
+    def describe(self, sentence: str, *, status: OrderStatus, total: Money | None = None) -> None:
+        """What staff read at the top of the order's page and filter lists by."""
+        workflow.set_current_details(sentence)
+        updates: list[Any] = [ORDER_STATUS.value_set(status.value)]
+        if total is not None:
+            updates.append(ORDER_TOTAL.value_set(total.amount))
+        workflow.upsert_search_attributes(updates)
+
+    async def _fast(self, name: str, activity: Any, message: Any) -> Any:
+        budget = timedelta(seconds=self._input.fast_step_seconds)
+        return await workflow.execute_local_activity_method(
+            activity,
+            message,
+            activity_id=f"{name}-fast",
+            schedule_to_close_timeout=budget,
+            start_to_close_timeout=budget,
+            retry_policy=options.FAST_RETRY,
+        )
+
+    async def _round(self, name: str, activity: Any, message: Any, stop: Callable[[], bool]) -> tuple[bool, Any]:
+        handle = workflow.start_activity_method(
+            activity,
+            message,
+            summary=name,
+            schedule_to_close_timeout=timedelta(seconds=self._input.round_seconds),
+            start_to_close_timeout=options.ATTEMPT,
+            retry_policy=options.ROUND_RETRY,
+        )
+        await workflow.wait_condition(lambda: handle.done() or stop())
+        if handle.done():
+            return True, handle.result()
+        handle.cancel()
+        return False, None
+
+    async def _park(self, name: str, failure: ActivityError, stop: Callable[[], bool]) -> None:
+        """Say that `name` stands still, and wait for staff or for the next round."""
+        cause = _cause_of(failure)
+        self.parked[name] = cause
+        self._retry_asked.discard(name)
+        workflow.set_current_details(f"**{name} stands still:** {cause}. It tries again by itself; `retry` does at once.")
+        workflow.upsert_search_attributes([NEEDS_ATTENTION.value_set(True), FAILURE_STEP.value_set(name)])
+        await self._try_note(OrderActivities.mark_attention, self._attention(name, cause))
+        if self.holds_stock:
+            order, ttl = self._input.order_id, self._input.reservation_ttl_seconds
+            await self._try_note(InventoryActivities.prolong, ProlongReservation(order_id=order, ttl_seconds=ttl))
+        try:
+            await workflow.wait_condition(
+                lambda: name in self._retry_asked or stop(),
+                timeout=timedelta(seconds=self._input.round_pause_seconds),
+                timeout_summary=f"next round of {name}",
+            )
+        except TimeoutError:
+            pass
+        self._retry_asked.discard(name)
+
+    async def _unpark(self, name: str) -> None:
+        if self.parked.pop(name, None) is None:
+            return
+        if self.parked:
+            step, cause = next(iter(self.parked.items()))
+            workflow.upsert_search_attributes([FAILURE_STEP.value_set(step)])
+            await self._try_note(OrderActivities.mark_attention, self._attention(step, cause))
+            return
+        workflow.set_current_details(f"{name} works again")
+        workflow.upsert_search_attributes([NEEDS_ATTENTION.value_set(False), FAILURE_STEP.value_unset()])
+        await self.note(OrderActivities.clear_attention, self._attention())
+
+    def _attention(self, step: str = "", cause: str = "") -> Attention:
+        return Attention(order_id=self._input.order_id, step=step, cause=cause)
+
+    async def _try_note(self, activity: Any, message: Any) -> None:
+        """Written down if it can be: the search attribute says it anyway."""
+        try:
+            await workflow.execute_activity_method(
+                activity,
+                message,
+                schedule_to_close_timeout=options.NOTE_BUDGET,
+                start_to_close_timeout=options.ATTEMPT,
+                retry_policy=options.NOTE_RETRY,
+            )
+        except ActivityError as failure:
+            if is_cancelled_exception(failure):
+                raise
+            workflow.logger.warning("could not write a note: %s", _cause_of(failure))
+
+
+def _refused(failure: BaseException) -> bool:
+    """Whether a service refused for good, as against not having been able to answer."""
+    cause = failure if isinstance(failure, ApplicationError) else failure.__cause__
+    return isinstance(cause, ApplicationError) and cause.non_retryable
+
+
+def _cause_of(failure: BaseException) -> str:
+    cause = failure.__cause__ or failure
+    while isinstance(cause, FailureError) and not isinstance(cause, ApplicationError) and cause.__cause__:
+        cause = cause.__cause__
+    return str(getattr(cause, "message", "") or cause)[:300]
+
