@@ -1,0 +1,238 @@
+"""Stock and reservations: what an order holds, sells or gives back. Nobody else writes stock.
+
+A reservation is `active`, then `committed` or `released`, once. Every change is one SQL statement guarded by that state,
+so it can be repeated, raced and replayed. Stock rows are always locked in the order of their ids, and never before the
+reservation's row that exists already, so orders that share products wait for each other and do not deadlock.
+
+Lock and statement timeouts leave here as the driver's errors: the caller's transaction is gone and may be run again.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.errors import Conflict, NotFound, Unavailable
+from models.messages import Reservation, Shortage
+from models.types import ReservationState
+
+ATTEMPTS = 3
+
+_RESERVE = text("""
+    WITH existing AS MATERIALIZED (
+        SELECT state, expires_at FROM catalog.reservations WHERE order_id = :order_id
+    ), wanted AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:products AS bigint[]), CAST(:quantities AS integer[])) AS w (product_id, quantity)
+        WHERE NOT EXISTS (SELECT FROM existing)
+    ), locked AS MATERIALIZED (
+        SELECT s.product_id, s.on_hand - s.reserved AS available
+        FROM catalog.stock s JOIN wanted w USING (product_id)
+        ORDER BY s.product_id FOR NO KEY UPDATE OF s
+    ), short AS MATERIALIZED (
+        SELECT w.product_id, w.quantity, coalesce(l.available, 0) AS available
+        FROM wanted w LEFT JOIN locked l USING (product_id)
+        WHERE coalesce(l.available, 0) < w.quantity
+    ), held AS (
+        INSERT INTO catalog.reservations (order_id, state, expires_at)
+        SELECT :order_id, 'active', clock_timestamp() + make_interval(secs => :ttl)
+        WHERE NOT EXISTS (SELECT FROM existing) AND NOT EXISTS (SELECT FROM short)
+        ON CONFLICT (order_id) DO NOTHING
+        RETURNING order_id, state, expires_at
+    ), lines AS (
+        INSERT INTO catalog.reservation_lines (order_id, product_id, quantity)
+        SELECT h.order_id, w.product_id, w.quantity FROM held h CROSS JOIN wanted w
+    ), taken AS (
+        UPDATE catalog.stock s SET reserved = s.reserved + w.quantity
+        FROM held h CROSS JOIN wanted w WHERE s.product_id = w.product_id
+    ), booked AS (
+        INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, order_id)
+        SELECT w.product_id, 'reserve', 0, w.quantity, h.order_id FROM held h CROSS JOIN wanted w
+    )
+    SELECT r.state, r.expires_at, r.seconds_left, (
+        SELECT jsonb_agg(jsonb_build_object(
+            'product_id', product_id, 'requested', quantity, 'available', available) ORDER BY product_id)
+        FROM short
+    ) AS shortages
+    FROM (SELECT 1) AS always LEFT JOIN (
+        SELECT state, expires_at, extract(epoch FROM expires_at - clock_timestamp())::float8 AS seconds_left
+        FROM (SELECT state, expires_at FROM held UNION ALL SELECT state, expires_at FROM existing) AS either
+    ) AS r ON true
+""")
+
+_PROLONG = text("""
+    UPDATE catalog.reservations
+    SET expires_at = greatest(expires_at, clock_timestamp() + make_interval(secs => :ttl))
+    WHERE order_id = :order_id AND state = 'active'
+    RETURNING state, expires_at, extract(epoch FROM expires_at - clock_timestamp())::float8 AS seconds_left
+""")
+
+_READ = text("""
+    SELECT state, expires_at, extract(epoch FROM expires_at - clock_timestamp())::float8 AS seconds_left
+    FROM catalog.reservations WHERE order_id = :order_id
+""")
+
+# `ended` waits for whoever holds the reservation and finds it in its newest state; only its winner touches stock.
+_END = """
+    WITH ended AS (
+        UPDATE catalog.reservations SET state = '{state}', ended_at = clock_timestamp()
+        WHERE order_id = :order_id AND state = 'active' RETURNING order_id
+    ), locked AS MATERIALIZED (
+        SELECT s.product_id, l.quantity
+        FROM ended e JOIN catalog.reservation_lines l USING (order_id) JOIN catalog.stock s USING (product_id)
+        ORDER BY s.product_id FOR NO KEY UPDATE OF s
+    ), changed AS (
+        UPDATE catalog.stock s SET on_hand = s.on_hand - {sold}, reserved = s.reserved - l.quantity
+        FROM locked l WHERE s.product_id = l.product_id
+    ), booked AS (
+        INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, order_id)
+        SELECT l.product_id, '{kind}', -{sold}, -l.quantity, :order_id FROM locked l
+    )
+    SELECT (SELECT count(*) FROM ended) AS ended,
+           (SELECT state FROM catalog.reservations WHERE order_id = :order_id) AS before
+"""
+_COMMIT = text(_END.format(state="committed", kind="commit", sold="l.quantity"))
+_RELEASE = text(_END.format(state="released", kind="release", sold="0"))
+
+_TOMBSTONE = text("""
+    INSERT INTO catalog.reservations (order_id, state, expires_at, ended_at)
+    VALUES (:order_id, 'released', clock_timestamp(), clock_timestamp())
+    ON CONFLICT (order_id) DO NOTHING RETURNING order_id
+""")
+
+_EXPIRED = text("""
+    SELECT order_id FROM catalog.reservations
+    WHERE state = 'active' AND expires_at < clock_timestamp() ORDER BY expires_at LIMIT :limit
+""")
+
+_SET_ON_HAND = text("""
+    WITH before AS MATERIALIZED (
+        SELECT product_id, on_hand, reserved FROM catalog.stock WHERE product_id = :product_id FOR NO KEY UPDATE
+    ), changed AS (
+        UPDATE catalog.stock s SET on_hand = :on_hand
+        FROM before b WHERE s.product_id = b.product_id AND b.reserved <= :on_hand AND b.on_hand <> :on_hand
+    ), booked AS (
+        INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, actor, reason)
+        SELECT product_id, CASE WHEN on_hand < :on_hand THEN 'receive' ELSE 'adjust' END,
+               :on_hand - on_hand, 0, :actor, :reason
+        FROM before WHERE reserved <= :on_hand AND on_hand <> :on_hand
+    )
+    SELECT on_hand, reserved FROM before
+""")
+
+
+async def reserve(session: AsyncSession, order_id: UUID, lines: Mapping[int, int], ttl_seconds: int) -> Reservation:
+    """Hold every line ({product id: quantity}) for `ttl_seconds`, or none.
+
+    A repeat answers from the stored reservation, also after its end: RELEASED means that nothing is held and nothing
+    will be. `state` None: nothing was held, `shortages` tell which products and what was there.
+
+    Raises:
+        ValueError: no lines, or a quantity under 1.
+    """
+    if not lines or min(lines.values()) < 1:
+        raise ValueError("a reservation needs lines, each of at least one unit")
+    products = sorted(lines)
+    parameters = {
+        "order_id": order_id,
+        "products": products,
+        "quantities": [lines[product] for product in products],
+        "ttl": float(ttl_seconds),
+    }
+    for _ in range(ATTEMPTS):
+        row = await _one(session, _RESERVE, parameters)
+        if row["state"] is not None:
+            return _reservation(row)
+        # Somebody else may have written this order's reservation, and taken the last units for it, while we waited
+        # for the stock: a new statement can see it.
+        stored = await _first(session, _READ, {"order_id": order_id})
+        if stored:
+            return _reservation(stored)
+        if row["shortages"]:
+            return Reservation(state=None, shortages=[Shortage(**short) for short in row["shortages"]])
+    raise Unavailable("This reservation is being changed by somebody else.")
+
+
+async def prolong(session: AsyncSession, order_id: UUID, ttl_seconds: int) -> Reservation:
+    """Let an active reservation live `ttl_seconds` from now, never shorter than it had.
+
+    Answers the reservation as it stands; `state` None if there is none.
+    """
+    parameters = {"order_id": order_id, "ttl": float(ttl_seconds)}
+    prolonged = await _first(session, _PROLONG, parameters)
+    row = prolonged or await _first(session, _READ, {"order_id": order_id})
+    return _reservation(row) if row else Reservation(state=None)
+
+
+async def commit(session: AsyncSession, order_id: UUID) -> ReservationState | None:
+    """Sell what is held. The state it ends in: RELEASED if that came first, None if nothing was ever reserved."""
+    for _ in range(ATTEMPTS):
+        row = await _one(session, _COMMIT, {"order_id": order_id})
+        if row["ended"]:
+            return ReservationState.COMMITTED
+        if row["before"] is None:
+            return None
+        if row["before"] != ReservationState.ACTIVE:
+            return ReservationState(row["before"])
+        # It was active when we looked and ended while we waited for its row: now its end can be seen.
+    raise Unavailable("This reservation is being changed by somebody else.")
+
+
+async def release(session: AsyncSession, order_id: UUID) -> ReservationState:
+    """Give back what is held. COMMITTED stays, and is the answer.
+
+    An order that never reserved gets a RELEASED row all the same, so that a reserve still under way holds nothing.
+    """
+    for _ in range(ATTEMPTS):
+        row = await _one(session, _RELEASE, {"order_id": order_id})
+        if row["ended"]:
+            return ReservationState.RELEASED
+        if row["before"] is None:
+            if await _first(session, _TOMBSTONE, {"order_id": order_id}):
+                return ReservationState.RELEASED
+        elif row["before"] != ReservationState.ACTIVE:
+            return ReservationState(row["before"])
+    raise Unavailable("This reservation is being changed by somebody else.")
+
+
+async def expired(session: AsyncSession, limit: int) -> list[UUID]:
+    """Orders that hold stock longer than they may, by the database's clock; the longest overdue first."""
+    connection = await session.connection()
+    return list((await connection.execute(_EXPIRED, {"limit": limit})).scalars())
+
+
+async def set_on_hand(session: AsyncSession, product_id: int, on_hand: int, *, actor: str, reason: str = "") -> None:
+    """Set what is on the shelf; the difference goes into the ledger under `actor`.
+
+    Raises:
+        NotFound: no such product.
+        Conflict: `stock_reserved`, shoppers already hold more than that.
+    """
+    parameters = {"product_id": product_id, "on_hand": on_hand, "actor": actor, "reason": reason}
+    before = await _first(session, _SET_ON_HAND, parameters)
+    if before is None:
+        raise NotFound("There is no such product.")
+    if before["reserved"] > on_hand:
+        raise Conflict(
+            f"{before['reserved']} units are reserved by orders under way.",
+            code="stock_reserved",
+            reserved=before["reserved"],
+        )
+
+
+def _reservation(row: RowMapping) -> Reservation:
+    if row["state"] is None:
+        return Reservation(state=None)
+    left = max(0.0, row["seconds_left"])
+    return Reservation(state=ReservationState(row["state"]), expires_at=row["expires_at"], seconds_left=left)
+
+
+async def _first(session: AsyncSession, statement: Any, parameters: dict[str, Any]) -> RowMapping | None:
+    connection = await session.connection()
+    return (await connection.execute(statement, parameters)).mappings().first()
+
+
+async def _one(session: AsyncSession, statement: Any, parameters: dict[str, Any]) -> RowMapping:
+    connection = await session.connection()
+    return (await connection.execute(statement, parameters)).mappings().one()
