@@ -14,17 +14,15 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import Depends, Request
-from loguru import logger
-from redis.exceptions import RedisError
 
 from api.deps import Resources, get_resources
 from core.settings import Settings
 from models.errors import Forbidden, NotFound, Unauthenticated
 from models.types import Role
+from services import revocations
 
 SERVICE_HEADER = "X-Mercato-Service"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-READY_KEY = "revocations:ready"
 
 
 @dataclass(frozen=True)
@@ -53,17 +51,9 @@ async def authenticate(request: Request) -> Principal:
 
 async def session_alive(resources: Resources, principal: Principal) -> bool:
     """Whether the session has not been ended; raises Unavailable when neither Valkey nor the users service answers."""
-    try:
-        async with resources.redis.pipeline(transaction=False) as pipe:
-            pipe.exists(revocation_key(principal.session_id))
-            pipe.exists(READY_KEY)
-            revoked, ready = await pipe.execute()
-        if revoked:
-            return False
-        if ready:
-            return True
-    except (RedisError, OSError) as error:
-        logger.warning("Revocations cannot be read from Valkey ({}); asking the users service", type(error).__name__)
+    revoked = await revocations.is_revoked(resources.redis, principal.session_id)
+    if revoked is not None:
+        return not revoked
     return await resources.users.session_active(principal.session_id)
 
 
@@ -107,8 +97,10 @@ GUARDS: frozenset[Callable[..., object]] = frozenset(
 )
 
 
-def revocation_key(session_id: UUID) -> str:
-    return f"revoked:{session_id}"
+def refuse_other_user(claimed: str | None, principal: Principal | None) -> None:
+    """A `userId` in a body, as clients of the earlier platform send it, must be the caller's own: Forbidden."""
+    if claimed is not None and (principal is None or claimed != str(principal.user_id)):
+        raise Forbidden("This is somebody else's userId.")
 
 
 def service_credential(settings: Settings) -> str:
