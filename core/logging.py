@@ -60,9 +60,10 @@ class _IntoLoguru(logging.Handler):
             level: str | int = logger.level(record.levelname).name
         except ValueError:
             level = record.levelno
-        where = {"name": record.name, "function": record.funcName, "line": record.lineno}
         extra = {key: getattr(record, key) for key in CONTEXT_KEYS if hasattr(record, key)}
-        bound = logger.bind(**extra).patch(lambda own: own.update(where))  # type: ignore[arg-type]
+        bound = logger.bind(**extra).patch(
+            lambda own: own.update(name=record.name, function=record.funcName, line=record.lineno)
+        )
         bound.opt(exception=record.exc_info).log(level, "{}", record.getMessage())
 
 

@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     otlp_endpoint: str = ""  # e.g. http://127.0.0.1:4318; empty: no traces leave the process
     trace_sample_ratio: float = 1  # of traces that begin here; one that came in with `traceparent` keeps its choice
     metrics_port: int = 0  # 0: /metrics on the API's own port
+    docs: bool = False  # /docs and /openapi.json in production as well; elsewhere they are always there
 
     # fault injection, refused in production
     crash_at: str = ""  # "reserve:before", "capture:after", ...: the worker kills itself there, once

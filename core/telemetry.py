@@ -1,5 +1,6 @@
-"""Traces: every request and workflow has a trace id; spans leave the process only where `MERCATO_OTLP_ENDPOINT` says."""
+"""Traces: each request and workflow has an id; spans leave the process only where `MERCATO_OTLP_ENDPOINT` says."""
 
+import httpx
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
@@ -33,7 +34,9 @@ def configure_telemetry(settings: Settings, service: str) -> None:
     if settings.otlp_endpoint:
         exporter = OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint.rstrip('/')}/v1/traces", timeout=5)
         provider.add_span_processor(BatchSpanProcessor(exporter))
-        AsyncPGInstrumentor().instrument(tracer_provider=provider)
+        AsyncPGInstrumentor().instrument(  # type: ignore[no-untyped-call]
+            tracer_provider=provider
+        )
     trace.set_tracer_provider(provider)
     HTTPXClientInstrumentor().instrument(
         tracer_provider=provider, request_hook=_drop_query, async_request_hook=_drop_query_async
@@ -62,7 +65,7 @@ def _sampler(settings: Settings) -> Sampler:
 
 def _drop_query(span: Span, request: RequestInfo) -> None:
     if span.is_recording():
-        url = str(request.url.copy_with(query=None, fragment=None)) if hasattr(request.url, "copy_with") else ""
+        url = str(request.url.copy_with(query=None)) if isinstance(request.url, httpx.URL) else ""
         span.set_attributes(dict.fromkeys(_URL_ATTRIBUTES, url))
 
 

@@ -1,0 +1,153 @@
+"""The HTTP face: one app for any choice of services, and the server that runs it."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib import import_module
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Response
+from loguru import logger
+
+from api import docs, health, metrics
+from api.errors import install_error_handlers
+from api.middleware import BodyLimit, RequestFrame
+from api.openapi import install_openapi
+from api.resources import open_resources
+from core.logging import configure_logging
+from core.settings import Settings
+from core.telemetry import configure_telemetry, flush_telemetry
+from models.types import Service
+
+GRACE_SECONDS = 2  # for requests under way; event streams are closed at once
+
+_MODULES: dict[Service, tuple[str, ...]] = {
+    Service.USERS: ("users",),
+    Service.CATALOG: ("catalog",),
+    Service.CARTS: ("carts",),
+    Service.ORDERS: ("events", "sse", "orders"),
+    Service.PAYMENTS: ("payments",),
+    Service.NOTIFICATIONS: ("notifications",),
+}
+
+
+def _routers(service: Service) -> list[APIRouter]:
+    found = []
+    for name in _MODULES[service]:
+        try:
+            found.append(import_module(f"api.{name}").router)
+        except (ImportError, AttributeError) as error:
+            logger.warning("No api.{}: {}", name, error)
+    return found
+
+
+def create_app(settings: Settings, services: Collection[Service] = tuple(Service)) -> FastAPI:
+    """The app that serves `services`. Nothing is connected before its lifespan, and nothing must be there even then."""
+    mounted = tuple(service for service in Service if service in services)
+    documented = settings.environment != "production" or settings.docs
+    app = FastAPI(
+        title="Mercato",
+        version="0.1.0",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if documented else None,
+        lifespan=_lifespan(settings, mounted),
+    )
+    # the last one added is the outermost
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(RequestFrame, settings=settings)
+    install_error_handlers(app)
+    app.include_router(health.router)
+    if not settings.metrics_port:
+        app.include_router(metrics.router)
+    if documented:
+        app.include_router(docs.router)
+    for service in mounted:
+        for router in _routers(service):
+            app.include_router(router)
+    install_openapi(app)
+    return app
+
+
+def _lifespan(
+    settings: Settings, services: Collection[Service]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.resources = await open_resources(settings, services, app, stack)
+            yield
+
+    return lifespan
+
+
+async def serve(settings: Settings, services: Collection[Service], host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT, then end within three seconds, open event streams or not.
+
+    Run it with `uvloop.run(...)`. Raises SystemExit when the port is taken.
+    """
+    name = next(iter(services)).value if len(services) == 1 else "api"
+    configure_logging(settings, name)
+    configure_telemetry(settings, name)
+    app = create_app(settings, services)
+    servers = [_Server(app, app, host, port)]
+    if settings.metrics_port:
+        servers.append(_Server(app, _metrics_app(app), host, settings.metrics_port))
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, _stop, servers)
+    try:
+        logger.info("Serving {} on http://{}:{}", ", ".join(service.value for service in services), host, port)
+        await asyncio.gather(*(server.serve() for server in servers))
+    finally:
+        flush_telemetry()
+
+
+def _stop(servers: list["_Server"]) -> None:
+    for server in servers:
+        server.should_exit = True
+
+
+def _metrics_app(api: FastAPI) -> FastAPI:
+    """`/metrics` alone, on a port that is not published, about the process that `api` runs in."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/metrics")
+    async def read() -> Response:
+        return await metrics.exposition(api.state.resources)
+
+    return app
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `serve` (uvicorn would raise them again at the end) and closes streams before it waits."""
+
+    def __init__(self, api: FastAPI, app: FastAPI, host: str, port: int) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                http="httptools",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                h11_max_incomplete_event_size=64 * 1024,
+            )
+        )
+        self._api = api
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        resources = getattr(self._api.state, "resources", None)
+        if resources is not None:
+            await resources.events.stop()
+        await super().shutdown(sockets)

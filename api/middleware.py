@@ -1,0 +1,177 @@
+"""The frame of every request, as plain ASGI: ids, trace, limits, headers, metrics, access log, unexpected errors."""
+
+import asyncio
+import re
+from time import perf_counter
+from uuid import uuid4
+
+from loguru import logger
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import problem, problem_of
+from api.metrics import IN_PROGRESS, STREAMS, observe_request
+from core.settings import Settings
+
+UNMATCHED = "unmatched"  # never the raw path: strangers would fill the metrics with theirs
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+# /docs loads its script and style from this server and nothing from elsewhere
+CONTENT_SECURITY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+
+
+class RequestFrame:
+    """Outermost of ours: whatever happens inside, the caller gets a problem document with the trace id."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._headers = {
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "content-security-policy": CONTENT_SECURITY,
+            "x-frame-options": "DENY",
+        }
+        if settings.public_url.startswith("https://"):
+            self._headers["strict-transport-security"] = "max-age=31536000; includeSubDomains"
+        self._tracer = trace.get_tracer("mercato.api")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        incoming = Headers(scope=scope)
+        given = incoming.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        parent = _PROPAGATOR.extract(incoming)  # without a header: the caller's own span, for calls in process
+        with (
+            self._tracer.start_as_current_span(scope["method"], parent, SpanKind.SERVER) as span,
+            logger.contextualize(request_id=request_id),
+        ):
+            exchange = _Exchange(send, {**self._headers, "x-request-id": request_id}, _trace_id(span))
+            with IN_PROGRESS.track_inprogress():
+                try:
+                    await self._run(scope, receive, exchange)
+                finally:
+                    _account(scope, exchange, span)
+
+    async def _run(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
+        try:
+            await self._app(scope, receive, exchange.send)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            response = problem_of(Request(scope), error)
+            if not exchange.status:
+                await response(scope, receive, exchange.send)
+            # else the answer is under way already: logged, and the server cuts the connection short
+            elif not exchange.complete:
+                raise
+
+
+class _Exchange:
+    """What has been sent so far; adds the headers that every response bears."""
+
+    def __init__(self, send: Send, headers: dict[str, str], trace_id: str) -> None:
+        self._send = send
+        self._headers = headers | {"x-trace-id": trace_id}
+        self.started = perf_counter()
+        self.answered = self.started
+        self.status = 0
+        self.streams = False
+        self.complete = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.answered = perf_counter()
+            self._complete_headers(MutableHeaders(scope=message))
+        elif message["type"] == "http.response.body":
+            self.complete = not message.get("more_body", False)
+        await self._send(message)
+
+    def _complete_headers(self, headers: MutableHeaders) -> None:
+        for name, value in self._headers.items():
+            headers.setdefault(name, value)
+        # personal unless the route says otherwise
+        if "cache-control" not in headers and "etag" not in headers:
+            headers["cache-control"] = "no-store"
+        if headers.get("content-type", "").startswith("text/event-stream"):
+            self.streams = True
+            STREAMS.inc()
+
+
+def _account(scope: Scope, exchange: _Exchange, span: trace.Span) -> None:
+    route = getattr(scope.get("route"), "path", UNMATCHED)
+    method, status = scope["method"], exchange.status or 499  # 499: nobody was told
+    if exchange.streams:
+        STREAMS.dec()
+    # a stream lasts as long as its reader likes: what counts is how soon it began
+    ended = exchange.answered if exchange.streams else perf_counter()
+    seconds = ended - exchange.started
+    observe_request(method, route, status, seconds)
+    if span.is_recording():
+        span.update_name(f"{method} {route}")
+        span.set_attributes(
+            {
+                "http.request.method": method,
+                "http.route": route,
+                "url.path": scope["path"],
+                "http.response.status_code": status,
+            }
+        )
+        if status >= 500:
+            span.set_status(StatusCode.ERROR)
+    # reads that went well are counted by the metrics; a line for each would bury the rest
+    level = "DEBUG" if status < 400 and method in ("GET", "HEAD") else "INFO"
+    logger.log(level, "{} {} {} in {:.1f} ms", method, route, status, seconds * 1000)
+
+
+def _trace_id(span: trace.Span) -> str:
+    return trace.format_trace_id(span.get_span_context().trace_id)
+
+
+class BodyLimit:
+    """413 for a body over `limit` bytes, announced or not, before more than that is held in memory."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        if not announced.isdecimal() or int(announced[:20]) > self._limit:
+            await self._refuse(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._limit:
+                # FastAPI lets an HTTPException through while it reads the body
+                raise HTTPException(413, self._detail(), headers={"Connection": "close"})
+            return message
+
+        await self._app(scope, counted, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = problem(
+            413, "body_too_large", self._detail(), instance=scope["path"], headers={"Connection": "close"}
+        )
+        await response(scope, receive, send)
+
+    def _detail(self) -> str:
+        return f"The body may hold {self._limit // 1024} KB at most."
