@@ -1,4 +1,4 @@
-"""Tables of the users service, schema `users`. Sessions and audit are written by plain SQL only."""
+"""Tables of the users service, schema `users`. Sessions, mails and audit are used by plain SQL only."""
 
 from datetime import datetime
 from uuid import UUID
@@ -26,15 +26,3 @@ class User(SQLModel, table=True):
     is_verified: bool = False
     is_superuser: bool = Field(sa_column=Column(Boolean, Computed("role = 'admin'"), nullable=False))
     created_at: datetime = Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()})
-
-
-class Mail(SQLModel, table=True):
-    """A mail to be sent. It holds no token: that is made when the mail is written, so none lies in the database."""
-
-    __tablename__ = "mails"
-    __table_args__ = SCHEMA
-
-    id: int | None = Field(default=None, primary_key=True)
-    kind: str
-    user_id: UUID
-    address: str

@@ -101,17 +101,17 @@ async def rotate(session: AsyncSession, settings: Settings, token: str) -> Signe
     return SignedIn(row.user_id, session_id, Role(row.role), next_token, row.seconds)
 
 
-async def session_of(session: AsyncSession, settings: Settings, token: str) -> tuple[UUID, UUID] | None:
-    """(session, user) that a refresh token of any generation belongs to, for a logout; None when it is not ours."""
+async def session_of(session: AsyncSession, settings: Settings, token: str) -> UUID | None:
+    """The session that a refresh token of any generation belongs to, for a logout; None when it is not ours."""
     try:
         session_id, generation = _parse(token)
     except Unauthenticated:
         return None
-    row = await _one(session, "SELECT user_id, nonce FROM users.sessions WHERE id = :id", id=session_id)
+    row = await _one(session, "SELECT nonce FROM users.sessions WHERE id = :id", id=session_id)
     if row is None:
         return None
     genuine = hmac.compare_digest(token.encode(), _token(settings, session_id, generation, row.nonce).encode())
-    return (session_id, row.user_id) if genuine else None
+    return session_id if genuine else None
 
 
 async def is_active(session: AsyncSession, session_id: UUID) -> bool:
