@@ -6,7 +6,7 @@ from temporalio import activity
 
 from core.db import Sessions
 from models.messages import OrderRef
-from services import carts
+from services import claims
 
 
 @dataclass(frozen=True)
@@ -17,4 +17,4 @@ class CartActivities:
     async def clear(self, request: OrderRef) -> None:
         """Remove what was bought, keep what was added since."""
         async with self.sessions.begin() as session:
-            await carts.consume_claim(session, request.order_id)
+            await claims.consume_claim(session, request.order_id)

@@ -22,7 +22,7 @@ from models.messages import (
     Refusal,
 )
 from models.types import Money, OrderStatus, PaymentStatus, ReservationState
-from services import carts, catalog, inventory, orders, pricing
+from services import catalog, claims, inventory, orders, pricing
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class OrderActivities:
             return present
         try:
             async with self.carts.begin() as session:
-                claimed = await carts.claim(session, request.customer_id, request.order_id, request.cart_version)
+                claimed = await claims.claim(session, request.customer_id, request.order_id, request.cart_version)
             lines = await self._priced(claimed.lines)
             total = await self._write(request, lines)
         except (InvalidRequest, Conflict) as refusal:
@@ -65,7 +65,7 @@ class OrderActivities:
     async def close(self, request: CloseOrder) -> OrderStatus:
         """Give the cart's lines back and write how the order ended; answers the status it has now."""
         async with self.carts.begin() as session:
-            await carts.release_claim(session, request.order_id)
+            await claims.release_claim(session, request.order_id)
         order = await self.recorder.record(
             lambda session: orders.end(
                 session,
@@ -126,9 +126,7 @@ class OrderActivities:
                 total=bill.total.model_dump(),
             )
         async with self.recorder.sessions.begin() as session:
-            return await orders.write_prepared(
-                session, request.order_id, lines, shipping=bill.shipping, tax=bill.tax
-            )
+            return await orders.write_prepared(session, request.order_id, lines, shipping=bill.shipping, tax=bill.tax)
 
 
 def _sellable(product: PricedProduct | None) -> bool:

@@ -5,13 +5,13 @@ from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from opentelemetry import trace
 from pydantic import Field
 
 from api import checkouts
-from api.auth import CurrentUser, StaffUser
+from api.auth import CurrentUser, refuse_other_user, require_staff
 from api.deps import OrdersSession, Resources, ResourcesDep
 from api.order_views import (
     OrderPage,
@@ -21,6 +21,7 @@ from api.order_views import (
     order_views,
     owned_order,
 )
+from api.routing import Router
 from api.shapes import RequestModel
 from models.errors import BadRequest, Conflict, InvalidRequest, MercatoError, PaymentRequired, Unavailable
 from models.messages import CheckoutInput, StaffAction, UsePaymentMethod
@@ -29,7 +30,7 @@ from models.types import Money, OrderStatus, PaymentStatus, uuid7
 from services import orders, placing
 from services.placing import RequestKey
 
-router = APIRouter(tags=["orders"])
+router = Router(tags=["orders"])
 
 KEY_FORM = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 MAX_WAIT_SECONDS = 10.0
@@ -50,7 +51,10 @@ class Address(RequestModel):
 
 
 class PlaceOrder(RequestModel):
+    """`userId` is what clients of the earlier platform send: one's own is ignored, another's is refused."""
+
     payment_method_id: PaymentMethodId
+    user_id: str | None = None
     expected_total: Money | None = None
     cart_version: int | None = None
     shipping_address: Address | None = None
@@ -102,6 +106,7 @@ async def place(
     request: Request, user: CurrentUser, key: Key, wait: Wait, resources: ResourcesDep, body: PlaceOrder
 ) -> Response:
     """Check out the cart. 201 confirmed, 202 still going, 402 declined, 409 or 422 rejected; safe to repeat."""
+    refuse_other_user(body.user_id, user)
     bound = _request_key(request, user.user_id, key, body)
     order_id, repeat = await _bind_placement(resources, bound, user.user_id, body, wait)
     try:
@@ -182,9 +187,8 @@ async def history(
     )
 
 
-@router.get("/api/orders", response_model=StaffOrderPage)
+@router.get("/api/orders", response_model=StaffOrderPage, dependencies=[Depends(require_staff)])
 async def search(
-    user: StaffUser,
     session: OrdersSession,
     status: OrderStatus | None = None,
     needs_attention: Annotated[bool | None, Query(alias="needsAttention")] = None,
@@ -251,9 +255,7 @@ async def _bind_placement(
 
 async def _bind(resources: Resources, bound: RequestKey, order_id: UUID, wait: float) -> bool:
     async with resources.sessions[_ORDERS].begin() as session:
-        _, repeat = await placing.bind(
-            session, bound, order_id, in_flight_seconds=wait + 5, ttl=_key_ttl(resources)
-        )
+        _, repeat = await placing.bind(session, bound, order_id, in_flight_seconds=wait + 5, ttl=_key_ttl(resources))
     return repeat
 
 

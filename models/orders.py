@@ -14,7 +14,8 @@ SCHEMA = {"schema": Service.ORDERS.value}
 
 
 def _timestamp(**kwargs: Any) -> Any:
-    return Field(default=None, sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()}, **kwargs)
+    defaults = {"server_default": func.now()}
+    return Field(default=None, sa_type=DateTime(timezone=True), sa_column_kwargs=defaults, **kwargs)
 
 
 class Order(SQLModel, table=True):

@@ -1,8 +1,8 @@
 """Stock and reservations: what an order holds, sells or gives back. Nobody else writes stock.
 
-A reservation is `active`, then `committed` or `released`, once. Every change is one SQL statement guarded by that state,
-so it can be repeated, raced and replayed. Stock rows are always locked in the order of their ids, and never before the
-reservation's row that exists already, so orders that share products wait for each other and do not deadlock.
+A reservation is `active`, then `committed` or `released`, once. Every change is one SQL statement guarded by that
+state, so it can be repeated, raced and replayed. Stock rows are always locked in the order of their ids, and never
+before a reservation's row that exists already: orders that share products wait for each other and do not deadlock.
 
 Lock and statement timeouts leave here as the driver's errors: the caller's transaction is gone and may be run again.
 """
@@ -163,6 +163,12 @@ async def prolong(session: AsyncSession, order_id: UUID, ttl_seconds: int) -> Re
     prolonged = await _first(session, _PROLONG, parameters)
     row = prolonged or await _first(session, _READ, {"order_id": order_id})
     return _reservation(row) if row else Reservation(state=None)
+
+
+async def state_of(session: AsyncSession, order_id: UUID) -> ReservationState | None:
+    """The state of the order's reservation, None if it has none."""
+    row = await _first(session, _READ, {"order_id": order_id})
+    return ReservationState(row["state"]) if row else None
 
 
 async def commit(session: AsyncSession, order_id: UUID) -> ReservationState | None:

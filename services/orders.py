@@ -342,4 +342,3 @@ async def _write(session: AsyncSession, order: Order, values: Mapping[str, Any])
     order.updated_at = func.now()  # type: ignore[assignment]
     session.add(order)
     await session.flush()
-

@@ -14,12 +14,12 @@ from models.errors import MercatoError
 class ErrorInterceptor(Interceptor):
     """A refusal is not retried and logged quietly; an outage and anything unforeseen is retried by the step."""
 
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         return _Translate(next)
 
 
 class _Translate(ActivityInboundInterceptor):
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         try:
             return await super().execute_activity(input)
         except MercatoError as error:
@@ -38,16 +38,16 @@ class CrashInterceptor(Interceptor):
     def __init__(self, crash_at: str) -> None:
         self._name, _, self._moment = crash_at.partition(":")
 
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         return _Crash(next, self._name, self._moment)
 
 
 class _Crash(ActivityInboundInterceptor):
-    def __init__(self, next: ActivityInboundInterceptor, name: str, moment: str) -> None:  # noqa: A002
+    def __init__(self, next: ActivityInboundInterceptor, name: str, moment: str) -> None:
         super().__init__(next)
         self._name, self._moment = name, moment
 
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         if activity.info().activity_type != self._name:
             return await super().execute_activity(input)
         if self._moment == "before":

@@ -9,8 +9,17 @@ from datetime import timedelta
 from typing import Any
 
 from loguru import logger
-from temporalio.client import Client, Schedule, ScheduleActionStartWorkflow, ScheduleAlreadyRunningError
-from temporalio.client import ScheduleIntervalSpec, ScheduleOverlapPolicy, SchedulePolicy, ScheduleSpec
+from services.processor import Processor
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+)
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Interceptor, Worker
 
@@ -28,7 +37,6 @@ from core.settings import Settings
 from models.messages import ReconcileInput
 from models.types import Service
 from services.pricing import Rates
-from services.processor import Processor
 from workers.errors import CrashInterceptor, ErrorInterceptor
 from workers.health import serve_health
 from workflows import options

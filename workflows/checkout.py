@@ -44,7 +44,9 @@ T = TypeVar("T")
 class NotSold(Exception):
     """Ends the selling part: the order is rejected, expired or cancelled, and what was done is undone."""
 
-    def __init__(self, status: OrderStatus, refusal: Refusal | None = None, *, actor: str = "", reason: str = "") -> None:
+    def __init__(
+        self, status: OrderStatus, refusal: Refusal | None = None, *, actor: str = "", reason: str = ""
+    ) -> None:
         super().__init__(status.value)
         self.status, self.refusal, self.actor, self.reason = status, refusal, actor, reason
 
@@ -137,7 +139,10 @@ class CheckoutWorkflow:
         )
         reservation = await self._cancellable("reserve", InventoryActivities.reserve, message)
         if reservation.shortages:
-            lines = [shortage.model_dump(by_alias=True) for shortage in reservation.shortages]
+            lines = [
+                {"productId": short.product_id, "requested": short.requested, "available": short.available}
+                for short in reservation.shortages
+            ]
             raise NotSold(
                 OrderStatus.REJECTED,
                 Refusal(code="out_of_stock", detail="not everything is in stock", extra={"lines": lines}),
@@ -262,7 +267,8 @@ class CheckoutWorkflow:
         return self._outcome()
 
     @workflow.update(
-        description='Cancel the order and give everything back, until it is confirmed. Input: {"actor": "you", "reason": "why"}'
+        description="Cancel the order and give everything back, until it is confirmed. "
+        'Input: {"actor": "you", "reason": "why"}'
     )
     async def cancel(self, action: StaffAction) -> OrderOutcome:
         self._cancel = NotSold(OrderStatus.CANCELLED, actor=action.actor, reason=action.reason)
@@ -278,7 +284,8 @@ class CheckoutWorkflow:
             )
 
     @workflow.update(
-        description='Try another card for the same reservation. Input: {"payment_method_id": "pm_…", "actor": "you", "reason": "why"}'
+        description="Try another card for the same reservation. "
+        'Input: {"payment_method_id": "pm_…", "actor": "you", "reason": "why"}'
     )
     async def use_payment_method(self, card: UsePaymentMethod) -> OrderOutcome:
         info = workflow.current_update_info()
@@ -305,7 +312,8 @@ class CheckoutWorkflow:
             raise ApplicationError(f"the order is {self._status.value}, it waits for no card", type="not_payable")
 
     @workflow.update(
-        description='Try the step that stands still again, now. Input: {"actor": "you", "reason": "why", "step": ""} (no step: all of them)'
+        description="Try the step that stands still again, now (no step given: all of them). "
+        'Input: {"actor": "you", "reason": "why", "step": ""}'
     )
     async def retry(self, action: StaffAction) -> OrderOutcome:
         steps = self._steps.retry(action.step)

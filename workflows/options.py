@@ -10,7 +10,7 @@ TASK_QUEUE = "checkout"
 ATTEMPT = timedelta(seconds=10)
 
 FAST_RETRY = RetryPolicy(
-    initial_interval=timedelta(milliseconds=100), backoff_coefficient=2, maximum_interval=timedelta(seconds=1)
+    initial_interval=timedelta(milliseconds=100), backoff_coefficient=2, maximum_attempts=3
 )
 
 ROUND_RETRY = RetryPolicy(

@@ -7,6 +7,7 @@ round, which starts by itself, so that an outage heals without hands.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -42,9 +43,7 @@ class Steps:
         _, result = await self._carry_out(name, activity, message, stop=lambda: False, may_refuse=False)
         return result
 
-    async def run_until(
-        self, name: str, activity: Any, message: Any, *, stop: Callable[[], bool]
-    ) -> tuple[bool, Any]:
+    async def run_until(self, name: str, activity: Any, message: Any, *, stop: Callable[[], bool]) -> tuple[bool, Any]:
         """As `run`, but gives up waiting once `stop()` holds: (False, None) then. The attempt may still take effect.
 
         Raises:
@@ -125,20 +124,20 @@ class Steps:
         cause = _cause_of(failure)
         self.parked[name] = cause
         self._retry_asked.discard(name)
-        workflow.set_current_details(f"**{name} stands still:** {cause}. It tries again by itself; `retry` does at once.")
+        workflow.set_current_details(
+            f"**{name} stands still:** {cause}. It tries again by itself; `retry` does at once."
+        )
         workflow.upsert_search_attributes([NEEDS_ATTENTION.value_set(True), FAILURE_STEP.value_set(name)])
         await self._try_note(OrderActivities.mark_attention, self._attention(name, cause))
         if self.holds_stock:
             order, ttl = self._input.order_id, self._input.reservation_ttl_seconds
             await self._try_note(InventoryActivities.prolong, ProlongReservation(order_id=order, ttl_seconds=ttl))
-        try:
+        with suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: name in self._retry_asked or stop(),
                 timeout=timedelta(seconds=self._input.round_pause_seconds),
                 timeout_summary=f"next round of {name}",
             )
-        except TimeoutError:
-            pass
         self._retry_asked.discard(name)
 
     async def _unpark(self, name: str) -> None:
@@ -183,4 +182,3 @@ def _cause_of(failure: BaseException) -> str:
     while isinstance(cause, FailureError) and not isinstance(cause, ApplicationError) and cause.__cause__:
         cause = cause.__cause__
     return str(getattr(cause, "message", "") or cause)[:300]
-

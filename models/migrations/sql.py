@@ -6,7 +6,7 @@ from alembic import op
 
 
 def run_script(script: str) -> None:
-    """Run several statements inside the migration's transaction (asyncpg prepares one statement at a time otherwise)."""
+    """Run several statements in the migration's transaction; asyncpg would prepare only one at a time."""
     connection = op.get_bind()
     connection.exec_driver_sql("SELECT 1")  # SQLAlchemy begins the transaction with its first statement
 
