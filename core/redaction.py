@@ -7,7 +7,7 @@ from typing import Any
 REDACTED = "[redacted]"
 
 _SECRET_WORDS = (
-    r"pass(?:word|wd|phrase)|secret|token|authorization|cookie|api_?key|signing_?key|credential|jwt"
+    r"pass(?:word|wd|phrase)|secret(?:_?key)?|token|authorization|cookie|api_?key|signing_?key|credential|jwt"
     r"|e_?mails?|phone|full_?name|first_?name|last_?name|recipient|postal_?code|zip(?:_?code)?|street|city|line_?[12]"
     r"|(?:shipping|billing|delivery|home|postal)_?address|payment_?method(?:_?id)?"
 )
@@ -28,7 +28,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?s)input_value=.*?, input_type="), f"input_value={REDACTED}, input_type="),
     (
         re.compile(
-            rf"(?i)(['\"]?\b[\w-]*(?:{_SECRET_WORDS})s?['\"]?\s*[:=]\s*)({_QUOTED}|\{{[^{{}}]*\}}|[^\s,;&}}\])]+)"
+            rf"(?i)(['\"]?\b[\w-]*(?:{_SECRET_WORDS})s?['\"]?\s*[:=]\s*)({_QUOTED}|\{{[^{{}}]*\}}|\w+\([^()]*\)|[^\s,;&}}\])]+)"
         ),
         rf"\1{REDACTED}",
     ),
