@@ -19,13 +19,23 @@ from models.messages import Reservation, Shortage
 from models.types import ReservationState
 
 ATTEMPTS = 3
+CONTENDED = "This reservation is being changed by somebody else."
 
+# `held` comes first: whoever writes this order's reservation is waited for before any stock is locked. When something
+# is short the row is in the way, and _UNHOLD takes it back in the same transaction, before anybody could see it.
 _RESERVE = text("""
     WITH existing AS MATERIALIZED (
         SELECT state, expires_at FROM catalog.reservations WHERE order_id = :order_id
-    ), wanted AS MATERIALIZED (
-        SELECT * FROM unnest(CAST(:products AS bigint[]), CAST(:quantities AS integer[])) AS w (product_id, quantity)
+    ), held AS (
+        INSERT INTO catalog.reservations (order_id, state, expires_at)
+        SELECT :order_id, 'active', clock_timestamp() + make_interval(secs => :ttl)
         WHERE NOT EXISTS (SELECT FROM existing)
+        ON CONFLICT (order_id) DO NOTHING
+        RETURNING order_id, state, expires_at
+    ), wanted AS MATERIALIZED (
+        SELECT h.order_id, w.product_id, w.quantity
+        FROM held h CROSS JOIN unnest(CAST(:products AS bigint[]), CAST(:quantities AS integer[]))
+            AS w (product_id, quantity)
     ), locked AS MATERIALIZED (
         SELECT s.product_id, s.on_hand - s.reserved AS available
         FROM catalog.stock s JOIN wanted w USING (product_id)
@@ -34,32 +44,27 @@ _RESERVE = text("""
         SELECT w.product_id, w.quantity, coalesce(l.available, 0) AS available
         FROM wanted w LEFT JOIN locked l USING (product_id)
         WHERE coalesce(l.available, 0) < w.quantity
-    ), held AS (
-        INSERT INTO catalog.reservations (order_id, state, expires_at)
-        SELECT :order_id, 'active', clock_timestamp() + make_interval(secs => :ttl)
-        WHERE NOT EXISTS (SELECT FROM existing) AND NOT EXISTS (SELECT FROM short)
-        ON CONFLICT (order_id) DO NOTHING
-        RETURNING order_id, state, expires_at
+    ), granted AS MATERIALIZED (
+        SELECT * FROM wanted WHERE NOT EXISTS (SELECT FROM short)
     ), lines AS (
         INSERT INTO catalog.reservation_lines (order_id, product_id, quantity)
-        SELECT h.order_id, w.product_id, w.quantity FROM held h CROSS JOIN wanted w
+        SELECT order_id, product_id, quantity FROM granted
     ), taken AS (
-        UPDATE catalog.stock s SET reserved = s.reserved + w.quantity
-        FROM held h CROSS JOIN wanted w WHERE s.product_id = w.product_id
+        UPDATE catalog.stock s SET reserved = s.reserved + g.quantity
+        FROM granted g WHERE s.product_id = g.product_id
     ), booked AS (
         INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, order_id)
-        SELECT w.product_id, 'reserve', 0, w.quantity, h.order_id FROM held h CROSS JOIN wanted w
+        SELECT product_id, 'reserve', 0, quantity, order_id FROM granted
     )
-    SELECT r.state, r.expires_at, r.seconds_left, (
+    SELECT r.state, r.expires_at, extract(epoch FROM r.expires_at - clock_timestamp())::float8 AS seconds_left, (
         SELECT jsonb_agg(jsonb_build_object(
             'product_id', product_id, 'requested', quantity, 'available', available) ORDER BY product_id)
         FROM short
     ) AS shortages
-    FROM (SELECT 1) AS always LEFT JOIN (
-        SELECT state, expires_at, extract(epoch FROM expires_at - clock_timestamp())::float8 AS seconds_left
-        FROM (SELECT state, expires_at FROM held UNION ALL SELECT state, expires_at FROM existing) AS either
-    ) AS r ON true
+    FROM (SELECT state, expires_at FROM held UNION ALL SELECT state, expires_at FROM existing) AS r
 """)
+
+_UNHOLD = text("DELETE FROM catalog.reservations WHERE order_id = :order_id")
 
 _PROLONG = text("""
     UPDATE catalog.reservations
@@ -140,18 +145,15 @@ async def reserve(session: AsyncSession, order_id: UUID, lines: Mapping[int, int
         "quantities": [lines[product] for product in products],
         "ttl": float(ttl_seconds),
     }
-    for _ in range(ATTEMPTS):
-        row = await _one(session, _RESERVE, parameters)
-        if row["state"] is not None:
-            return _reservation(row)
-        # Somebody else may have written this order's reservation, and taken the last units for it, while we waited
-        # for the stock: a new statement can see it.
-        stored = await _first(session, _READ, {"order_id": order_id})
-        if stored:
-            return _reservation(stored)
-        if row["shortages"]:
-            return Reservation(state=None, shortages=[Shortage(**short) for short in row["shortages"]])
-    raise Unavailable("This reservation is being changed by somebody else.")
+    row = await _first(session, _RESERVE, parameters)
+    # No row: somebody else wrote this order's reservation while we waited. A new statement can see it.
+    row = row or await _first(session, _READ, {"order_id": order_id})
+    if row is None:
+        raise Unavailable(CONTENDED)
+    if not row.get("shortages"):
+        return _reservation(row)
+    await (await session.connection()).execute(_UNHOLD, {"order_id": order_id})
+    return Reservation(state=None, shortages=[Shortage(**short) for short in row["shortages"]])
 
 
 async def prolong(session: AsyncSession, order_id: UUID, ttl_seconds: int) -> Reservation:
@@ -182,7 +184,7 @@ async def commit(session: AsyncSession, order_id: UUID) -> ReservationState | No
         if row["before"] != ReservationState.ACTIVE:
             return ReservationState(row["before"])
         # It was active when we looked and ended while we waited for its row: now its end can be seen.
-    raise Unavailable("This reservation is being changed by somebody else.")
+    raise Unavailable(CONTENDED)
 
 
 async def release(session: AsyncSession, order_id: UUID) -> ReservationState:
@@ -199,7 +201,7 @@ async def release(session: AsyncSession, order_id: UUID) -> ReservationState:
                 return ReservationState.RELEASED
         elif row["before"] != ReservationState.ACTIVE:
             return ReservationState(row["before"])
-    raise Unavailable("This reservation is being changed by somebody else.")
+    raise Unavailable(CONTENDED)
 
 
 async def expired(session: AsyncSession, limit: int) -> list[UUID]:
@@ -228,8 +230,6 @@ async def set_on_hand(session: AsyncSession, product_id: int, on_hand: int, *, a
 
 
 def _reservation(row: RowMapping) -> Reservation:
-    if row["state"] is None:
-        return Reservation(state=None)
     left = max(0.0, row["seconds_left"])
     return Reservation(state=ReservationState(row["state"]), expires_at=row["expires_at"], seconds_left=left)
 
