@@ -7,7 +7,7 @@ a `resync` event and the whole log from its beginning: late or twice is harmless
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from random import randint
 from typing import Annotated, Any
@@ -15,7 +15,6 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Query, Response
 from loguru import logger
-from redis.asyncio import Redis
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
@@ -26,8 +25,6 @@ from api.deps import Resources, ResourcesDep
 from api.order_views import load_order_view, order_views, owned_order
 from api.routing import Router
 from api.streams import Streams, streams_of
-from core.db import Sessions
-from core.events import EventHub
 from models.orders import CustomerEvent
 from models.types import Service
 from services import events
@@ -114,16 +111,6 @@ async def one_order(order_id: str, user: CurrentUser, position: LastEventId, res
     if opening.finished and not opening.replay:
         return Response(status_code=204)
     return _respond(resources, user, opening)
-
-
-def make_event_hub(sessions: Sessions, redis: Redis) -> EventHub:
-    """The hub over the orders service's log; start it with the process, stop it at its end."""
-
-    async def read_newer(cursors: Mapping[UUID, int]) -> list[CustomerEvent]:
-        async with sessions() as session:
-            return await events.newer(session, cursors)
-
-    return EventHub(read_newer, redis)
 
 
 async def _open_all(session: AsyncSession, user: Principal, position: str | None) -> Opening:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from loguru import logger
-from redis.exceptions import RedisError
 
-from api.auth import READY_KEY, Principal, revocation_key
+from api.auth import Principal
 from api.deps import Resources
 from core.events import Subscription
 from models.errors import Unavailable
+from services import revocations
 
 CHECK_SECONDS = 2.0
+USERS_SECONDS = 600.0  # Valkey knows of sign-outs only; that a session's time is up the users service knows
 
 
 @dataclass(eq=False)
@@ -65,51 +66,44 @@ class Streams:
 
     async def _check_while_open(self) -> None:
         """One task a process, and only while somebody listens."""
+        clock = asyncio.get_running_loop().time
+        ask_users_at = clock() + USERS_SECONDS
         while self._by_user:
             await asyncio.sleep(CHECK_SECONDS)
+            everything = clock() >= ask_users_at
             try:
-                await self._close_ended()
+                await self._close_ended(everything)
             except Exception as error:
                 # The next round asks again; a watch that had died would let ended sessions listen for ever.
                 logger.warning("Sessions of streams cannot be checked: {}", type(error).__name__)
+            if everything:
+                ask_users_at = clock() + USERS_SECONDS
 
-    async def _close_ended(self) -> None:
-        streams = [stream for mine in self._by_user.values() for stream in mine]
-        ended = await ended_sessions(self._resources, {stream.principal.session_id for stream in streams})
-        for stream in streams:
+    async def _close_ended(self, everything: bool) -> None:
+        sessions = {stream.principal.session_id for mine in self._by_user.values() for stream in mine}
+        ended = None if everything else await revocations.revoked_among(self._resources.redis, sessions)
+        if ended is None:
+            ended = await self._ended_says_users(sessions)
+        for stream in [each for mine in self._by_user.values() for each in mine]:
             if stream.principal.session_id in ended:
                 stream.subscription.close()
 
-
-async def ended_sessions(resources: Resources, sessions: Collection[UUID]) -> set[UUID]:
-    """Those of `sessions` that are known to have ended: one question to Valkey, or one each to the users service.
-
-    When neither answers nobody has ended: a stream tells only what its reader was allowed to see a moment ago, and to
-    close them all would bring them all back at once.
-    """
-    asked = list(sessions)
-    try:
-        async with resources.redis.pipeline(transaction=False) as pipe:
-            pipe.exists(READY_KEY)
-            for session_id in asked:
-                pipe.exists(revocation_key(session_id))
-            ready, *revoked = await pipe.execute()
-        if ready:
-            return {session_id for session_id, gone in zip(asked, revoked, strict=True) if gone}
-    except (RedisError, OSError) as error:
-        logger.debug("Sessions of streams are checked without Valkey: {}", type(error).__name__)
-    ended: set[UUID] = set()
-    try:
-        for session_id in asked:  # one after the other: the users service has others to serve, we have time
-            if not await resources.users.session_active(session_id):
-                ended.add(session_id)
-    except Unavailable:
-        logger.debug("Sessions of streams cannot be checked")
-    return ended
+    async def _ended_says_users(self, sessions: Collection[UUID]) -> set[UUID]:
+        """When the users service does not answer either, nobody has ended for now: to close all streams would bring all
+        their readers back at once, to a door where 503 is said."""
+        ended: set[UUID] = set()
+        try:
+            for session_id in sessions:  # one after the other: the users service has others to serve, we have time
+                if not await self._resources.users.session_active(session_id):
+                    ended.add(session_id)
+        except Unavailable:
+            logger.debug("The users service cannot be asked for sessions of streams")
+        return ended
 
 
 def streams_of(resources: Resources) -> Streams:
     """The one register of this process."""
-    streams: Streams = resources.extra.setdefault("streams", None) or Streams(resources)
-    resources.extra["streams"] = streams
+    if "streams" not in resources.extra:
+        resources.extra["streams"] = Streams(resources)
+    streams: Streams = resources.extra["streams"]
     return streams

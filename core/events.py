@@ -126,6 +126,7 @@ class EventHub:
         self._asked: set[UUID] = set()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
 
     async def start(self) -> None:
         """Begin to read and to listen; neither the database nor Valkey has to be there."""
@@ -135,7 +136,8 @@ class EventHub:
         ]
 
     async def stop(self) -> None:
-        """Close every subscription and end both loops."""
+        """Close every subscription, also those that still come, and end both loops. Harmless when repeated."""
+        self._stopped = True
         for subscription in [each for group in self._live.values() for each in group]:
             subscription.close()
         for task in self._tasks:
@@ -147,6 +149,8 @@ class EventHub:
         """The customer's events after `after_seq`, from the log and then live. Use it with `async with`."""
         subscription = Subscription(self, customer_id, after_seq)
         self._live[customer_id].add(subscription)
+        if self._stopped:
+            subscription.close()
         return subscription
 
     def forget(self, subscription: Subscription) -> None:

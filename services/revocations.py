@@ -37,6 +37,21 @@ async def is_revoked(redis: Redis, session_id: UUID) -> bool | None:
     return True if revoked else False if ready else None
 
 
+async def revoked_among(redis: Redis, session_ids: Collection[UUID]) -> set[UUID] | None:
+    """Those of many sessions that have been ended, by one round trip; None: Valkey cannot tell."""
+    asked = list(session_ids)
+    try:
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.exists(READY)
+            for session_id in asked:
+                pipe.exists(_key(session_id))
+            ready, *revoked = await pipe.execute()
+    except (RedisError, OSError) as error:
+        logger.debug("Valkey cannot be asked for revocations: {}", type(error).__name__)
+        return None
+    return {session_id for session_id, ended in zip(asked, revoked, strict=True) if ended} if ready else None
+
+
 async def announce(redis: Redis, session_ids: Collection[UUID], token_seconds: int) -> bool:
     """To be called after the commit that ended these sessions. False when Valkey could not be told (now)."""
     try:
