@@ -1,0 +1,30 @@
+"""The servers that all other tests stand on."""
+
+import asyncpg
+from redis.asyncio import Redis
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client
+
+from core.settings import derived_role_url, role_name
+from models.types import Service
+
+
+async def test_a_database_is_migrated_and_each_role_can_sign_in(database_url: str) -> None:
+    for service in Service:
+        connection = await asyncpg.connect(derived_role_url(database_url, role_name(service)))
+        try:
+            assert await connection.fetchval("SELECT current_user") == role_name(service)
+            assert await connection.fetchval("SELECT has_schema_privilege($1, 'USAGE')", service.value)
+        finally:
+            await connection.close()
+
+
+async def test_valkey_answers(redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        assert await redis.ping()
+
+
+async def test_closed_workflows_are_kept_for_thirty_days(temporal_address: str) -> None:
+    client = await Client.connect(temporal_address)
+    described = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace="default"))
+    assert described.config.workflow_execution_retention_ttl.seconds == 30 * 24 * 3600
