@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib import import_module
 
@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Response
 from loguru import logger
 
-from api import docs, health, metrics
+from api import docs, health, metrics, users
 from api.errors import install_error_handlers
 from api.middleware import BodyLimit, RequestFrame
 from api.openapi import install_openapi
@@ -78,10 +78,23 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.resources = await open_resources(settings, services, app, stack)
+            resources = app.state.resources = await open_resources(settings, services, app, stack)
+            if Service.USERS in services:
+                await stack.enter_async_context(_beside(users.background(resources)))
             yield
 
     return lifespan
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs `work` until the block ends."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def serve(settings: Settings, services: Collection[Service], host: str, port: int) -> None:
