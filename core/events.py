@@ -209,8 +209,6 @@ class EventHub:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(CHANNEL)
                     quiet = False
-                    for customer in list(self._live):  # hints may have been lost until now
-                        self.ask(customer)
                     await self._listen(pubsub)
             except Exception as error:
                 # Mostly that Valkey is away; but a loop that had died of anything else would never hear a hint again.
@@ -227,6 +225,9 @@ class EventHub:
             silent = 0 if message else silent + 1
             if message is None:
                 await pubsub.ping()
+            elif message["type"] == "subscribe":  # also after a reconnect inside the client: hints were lost until now
+                for customer in self._live:
+                    self.ask(customer)
             elif message["type"] == "message":
                 self._on_hint(message["data"])
         raise TimeoutError
