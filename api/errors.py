@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from loguru import logger
 from pydantic.alias_generators import to_camel
 from redis.exceptions import RedisError
@@ -154,7 +155,19 @@ def _http(request: Request, error: HTTPException) -> Response:
     detail = {404: "There is nothing here.", 405: "This method is not allowed here."}.get(
         error.status_code, str(error.detail)
     )
-    return problem(error.status_code, code, detail, instance=request.url.path, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods_at(request)))
+    return problem(error.status_code, code, detail, instance=request.url.path, headers=headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Every method of the path: the router names those of the first route that it meets only."""
+    methods: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.path_regex.match(request.url.path):
+            methods |= route.methods or set()
+    return methods
 
 
 def _invalid(request: Request, error: RequestValidationError) -> Response:

@@ -1,6 +1,7 @@
 """What `/openapi.json` adds to FastAPI's own: problem documents with examples, and who may call what."""
 
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -48,18 +49,18 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     },
 }
 
-# status: (code, title, detail) of the example
+# status: (code, detail) of the example
 _EXAMPLES = {
-    400: ("idempotency_key_required", "Bad Request", "Send an Idempotency-Key."),
-    401: ("unauthenticated", "Unauthorized", "Sign in first."),
-    402: ("payment_declined", "Payment Required", "The card was declined."),
-    403: ("forbidden", "Forbidden", "This needs another role."),
-    404: ("not_found", "Not Found", "There is nothing here."),
-    409: ("conflict", "Conflict", "The present state does not allow this."),
-    413: ("body_too_large", "Content Too Large", "The body may hold 256 KB at most."),
-    422: ("validation_error", "Unprocessable Content", "The request is not valid."),
-    429: ("too_many_requests", "Too Many Requests", "Try again later."),
-    503: ("dependency_unavailable", "Service Unavailable", "Something this needs cannot be reached right now."),
+    400: ("idempotency_key_required", "Send an Idempotency-Key."),
+    401: ("unauthenticated", "Sign in first."),
+    402: ("payment_declined", "The card was declined."),
+    403: ("forbidden", "This needs another role."),
+    404: ("not_found", "There is nothing here."),
+    409: ("conflict", "The present state does not allow this."),
+    413: ("body_too_large", "The body may hold 256 KB at most."),
+    422: ("validation_error", "The request is not valid."),
+    429: ("too_many_requests", "Try again later."),
+    503: ("dependency_unavailable", "Something this needs cannot be reached right now."),
 }
 _SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "For programs"},
@@ -145,7 +146,8 @@ def _is_default_422(response: dict[str, Any]) -> bool:
 
 
 def _problem_response(status: int) -> dict[str, Any]:
-    code, title, detail = _EXAMPLES[status]
+    code, detail = _EXAMPLES[status]
+    title = HTTPStatus(status).phrase
     example: dict[str, Any] = {
         "type": f"urn:mercato:problem:{code}",
         "title": title,

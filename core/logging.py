@@ -61,9 +61,11 @@ class _IntoLoguru(logging.Handler):
         except ValueError:
             level = record.levelno
         extra = {key: getattr(record, key) for key in CONTEXT_KEYS if hasattr(record, key)}
-        bound = logger.bind(**extra).patch(
-            lambda own: own.update(name=record.name, function=record.funcName, line=record.lineno)
-        )
+
+        def place(own: "Record") -> None:
+            own["name"], own["function"], own["line"] = record.name, record.funcName, record.lineno
+
+        bound = logger.bind(**extra).patch(place)
         bound.opt(exception=record.exc_info).log(level, "{}", record.getMessage())
 
 

@@ -1,6 +1,10 @@
 """The frame around every route, on apps whose dependencies are all down: closed ports stand for them."""
 
+import asyncio
 import json
+import os
+import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,6 +59,10 @@ async def optional_body(body: Optional | None = None) -> str:
 @probe.get("/api/probe/items/{number}")
 async def item(number: int) -> int:
     return number
+
+
+@probe.delete("/api/probe/items/{number}")
+async def drop(number: int) -> None: ...
 
 
 @probe.get("/api/probe/bug")
@@ -127,6 +135,9 @@ async def test_a_wrong_method_names_the_right_ones(client: httpx.AsyncClient) ->
     response = await client.post("/health/live")
     assert_problem(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "GET"
+    response = await client.put("/api/probe/items/1")
+    assert_problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "DELETE, GET"
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'{"productId": NaN}', b"[" * 60_000, b'{"a": "\\u0000"}'])
@@ -143,9 +154,7 @@ async def test_an_escaped_backslash_before_u0000_is_no_null_character(client: ht
 
 async def test_a_stranger_learns_nothing_about_his_body(client: httpx.AsyncClient) -> None:
     for body in (b"{", b"{}", b'{"productId": 1}', b""):
-        response = await client.post(
-            "/api/probe/guarded", content=body, headers={"content-type": "application/json"}
-        )
+        response = await client.post("/api/probe/guarded", content=body, headers={"content-type": "application/json"})
         assert_problem(response, 401, "unauthenticated")
         assert response.headers["www-authenticate"].startswith("Bearer")
 
@@ -281,3 +290,65 @@ async def test_production_shows_no_docs_and_metrics_on_their_own_port_only(tmp_p
     async with client_of(create_app(settings, (Service.CATALOG,))) as client:
         for path in ("/docs", "/openapi.json", "/metrics"):
             assert (await client.get(path)).status_code == 404
+
+
+async def test_without_valkey_it_is_ready_but_degraded(
+    tmp_path: Path, database_url: str, temporal_address: str
+) -> None:
+    settings = make_settings(tmp_path).model_copy(
+        update={"database_url": database_url, "temporal_address": temporal_address}
+    )
+    async with client_of(create_app(settings, (Service.ORDERS,))) as client:
+        response = await client.get("/health/ready")
+        assert response.status_code == 200
+        found = response.json()
+        assert found["status"] == "degraded"
+        assert {name: each["status"] for name, each in found["dependencies"].items()} == {
+            "postgres:orders": "up",
+            "valkey": "down",
+            "temporal": "up",
+        }
+        scraped = (await client.get("/metrics")).text
+        assert 'mercato_orders{status="confirmed"}' in scraped
+        assert "mercato_oldest_open_order_age_seconds" in scraped
+
+
+PROGRAM = """
+import asyncio, socket, sys
+from api.main import serve
+from core.settings import Settings
+from models.types import Service
+
+asyncio.run(serve(Settings(), (Service.CATALOG,), "127.0.0.1", int(sys.argv[1])))
+print("ended")
+"""
+
+
+async def test_a_service_alone_starts_without_its_dependencies_and_ends_on_sigterm(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "MERCATO_DATABASE_URL": "postgresql://mercato:none@127.0.0.1:1/none",
+        "MERCATO_REDIS_URL": "redis://127.0.0.1:1/0",
+        "MERCATO_DATA_DIR": str(tmp_path),
+        "MERCATO_VERIFY_KEY": "",
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, str(port), stdout=asyncio.subprocess.PIPE, env=environment
+    )
+    assert process.stdout is not None
+    first = json.loads(await process.stdout.readline())
+    assert first["service"] == "catalog"
+    async with asyncio.timeout(20):
+        while b"Uvicorn running" not in await process.stdout.readline():
+            pass
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{port}/health/live")
+    assert answer.status_code == 200
+    assert "server" not in answer.headers
+    process.terminate()
+    async with asyncio.timeout(4):
+        output, _ = await process.communicate()
+    assert process.returncode == 0
+    assert output.splitlines()[-1] == b"ended"

@@ -70,8 +70,22 @@ def test_no_secret_is_written_whatever_form_it_comes_in(lines: Lines, message: s
 
 @pytest.mark.parametrize(
     "key",
-    "password hashed_password accessToken Authorization cookie email customer_email address shipping_address "
-    "fullName paymentMethodId secret_key api_key postalCode".split(),
+    [
+        "password",
+        "hashed_password",
+        "accessToken",
+        "Authorization",
+        "cookie",
+        "email",
+        "customer_email",
+        "address",
+        "shipping_address",
+        "fullName",
+        "paymentMethodId",
+        "secret_key",
+        "api_key",
+        "postalCode",
+    ],
 )
 def test_a_telling_name_hides_any_value(lines: Lines, key: str) -> None:
     logger.bind(**{key: "canary", "deep": {key: ["canary"]}}).info("bound")
