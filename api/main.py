@@ -14,7 +14,7 @@ from loguru import logger
 
 from api import docs, health, metrics, users
 from api.errors import install_error_handlers
-from api.middleware import BodyLimit, RequestFrame
+from api.middleware import RequestFrame, SizeLimit
 from api.openapi import install_openapi
 from api.resources import open_resources
 from core.logging import configure_logging
@@ -57,7 +57,7 @@ def create_app(settings: Settings, services: Collection[Service] = tuple(Service
         lifespan=_lifespan(settings, mounted),
     )
     # the last one added is the outermost
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(SizeLimit, limit=settings.max_body_bytes)
     app.add_middleware(RequestFrame, settings=settings)
     install_error_handlers(app)
     app.include_router(health.router)
@@ -150,7 +150,6 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=GRACE_SECONDS,
-                h11_max_incomplete_event_size=64 * 1024,
             )
         )
         self._api = api

@@ -9,7 +9,7 @@ from loguru import logger
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +18,7 @@ from api.errors import problem, problem_of
 from api.metrics import IN_PROGRESS, STREAMS, observe_request
 from core.settings import Settings
 
+MAX_HEADER_BYTES = 32 * 1024
 UNMATCHED = "unmatched"  # never the raw path: strangers would fill the metrics with theirs
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -34,14 +35,14 @@ class RequestFrame:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._headers = {
-            "x-content-type-options": "nosniff",
-            "referrer-policy": "no-referrer",
-            "content-security-policy": CONTENT_SECURITY,
-            "x-frame-options": "DENY",
-        }
+        self._headers = [
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"content-security-policy", CONTENT_SECURITY.encode()),
+            (b"x-frame-options", b"DENY"),
+        ]
         if settings.public_url.startswith("https://"):
-            self._headers["strict-transport-security"] = "max-age=31536000; includeSubDomains"
+            self._headers.append((b"strict-transport-security", b"max-age=31536000; includeSubDomains"))
         self._tracer = trace.get_tracer("mercato.api")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +57,8 @@ class RequestFrame:
             self._tracer.start_as_current_span(scope["method"], parent, SpanKind.SERVER) as span,
             logger.contextualize(request_id=request_id),
         ):
-            exchange = _Exchange(send, {**self._headers, "x-request-id": request_id}, _trace_id(span))
+            ids = [(b"x-request-id", request_id.encode()), (b"x-trace-id", _trace_id(span).encode())]
+            exchange = _Exchange(send, self._headers + ids)
             with IN_PROGRESS.track_inprogress():
                 try:
                     await self._run(scope, receive, exchange)
@@ -80,9 +82,9 @@ class RequestFrame:
 class _Exchange:
     """What has been sent so far; adds the headers that every response bears."""
 
-    def __init__(self, send: Send, headers: dict[str, str], trace_id: str) -> None:
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
         self._send = send
-        self._headers = headers | {"x-trace-id": trace_id}
+        self._headers = headers
         self.started = perf_counter()
         self.answered = self.started
         self.status = 0
@@ -93,18 +95,19 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.answered = perf_counter()
-            self._complete_headers(MutableHeaders(scope=message))
+            self._complete_headers(message)
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         await self._send(message)
 
-    def _complete_headers(self, headers: MutableHeaders) -> None:
-        for name, value in self._headers.items():
-            headers.setdefault(name, value)
-        # personal unless the route says otherwise
-        if "cache-control" not in headers and "etag" not in headers:
-            headers["cache-control"] = "no-store"
-        if headers.get("content-type", "").startswith("text/event-stream"):
+    def _complete_headers(self, message: Message) -> None:
+        # runs with every request: on the raw pairs, names are lower case in ASGI
+        given = dict(message["headers"])
+        headers = [*message["headers"], *(pair for pair in self._headers if pair[0] not in given)]
+        if b"cache-control" not in given and b"etag" not in given:
+            headers.append((b"cache-control", b"no-store"))  # personal unless the route says otherwise
+        message["headers"] = headers
+        if given.get(b"content-type", b"").startswith(b"text/event-stream"):
             self.streams = True
             STREAMS.inc()
 
@@ -139,8 +142,8 @@ def _trace_id(span: trace.Span) -> str:
     return trace.format_trace_id(span.get_span_context().trace_id)
 
 
-class BodyLimit:
-    """413 for a body over `limit` bytes, announced or not, before more than that is held in memory."""
+class SizeLimit:
+    """413 for a body over `limit` bytes, announced or not, before more than that is held in memory; 431 for headers."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
@@ -150,9 +153,12 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            await self._refuse(431, "headers_too_large", "The headers are too large.", scope, receive, send)
+            return
         announced = Headers(scope=scope).get("content-length", "0")
         if not announced.isdecimal() or int(announced[:20]) > self._limit:
-            await self._refuse(scope, receive, send)
+            await self._refuse(413, "body_too_large", self._detail(), scope, receive, send)
             return
         seen = 0
 
@@ -167,11 +173,9 @@ class BodyLimit:
 
         await self._app(scope, counted, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = problem(
-            413, "body_too_large", self._detail(), instance=scope["path"], headers={"Connection": "close"}
-        )
-        await response(scope, receive, send)
+    async def _refuse(self, status: int, code: str, detail: str, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {"Connection": "close"}
+        await problem(status, code, detail, instance=scope["path"], headers=headers)(scope, receive, send)
 
     def _detail(self) -> str:
         return f"The body may hold {self._limit // 1024} KB at most."

@@ -198,6 +198,10 @@ async def test_a_body_that_grows_too_big_is_refused_on_the_way(client: httpx.Asy
     assert sent <= 6 * 64 * 1024
 
 
+async def test_headers_that_are_too_large_are_refused(client: httpx.AsyncClient) -> None:
+    assert_problem(await client.get("/health/live", headers={"x-long": "x" * 1_000_000}), 431, "headers_too_large")
+
+
 async def test_a_bug_is_answered_without_its_stack_and_logged_with_it(
     client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
