@@ -1,5 +1,6 @@
 """Calls between services: one typed client each, in process when mounted together, over HTTP when alone."""
 
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,7 @@ import httpx
 from api.auth import SERVICE_HEADER, service_credential
 from core.settings import Settings
 from models.errors import Unavailable
+from models.messages import PricedProduct
 
 TIMEOUT_SECONDS = 2.0
 
@@ -33,6 +35,16 @@ async def get_json(http: httpx.AsyncClient, path: str, service: str) -> Any:
         raise Unavailable(f"The {service} service does not answer.") from error
 
 
+async def post_json(http: httpx.AsyncClient, path: str, body: Any, service: str) -> Any:
+    """As `get_json`, for a question that needs a body."""
+    try:
+        response = await http.post(path, json=body)
+        response.raise_for_status()
+        return response.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise Unavailable(f"The {service} service does not answer.") from error
+
+
 class UsersClient:
     """What other services may ask the users service."""
 
@@ -48,3 +60,18 @@ class UsersClient:
         """The public keys of access tokens, as a JWK set; raises Unavailable."""
         answer: dict[str, Any] = await get_json(self._http, "/internal/users/keys", "users")
         return answer
+
+
+class CatalogClient:
+    """What other services may ask the catalogue."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def priced(self, product_ids: Collection[int]) -> dict[int, PricedProduct]:
+        """Names and prices as of now, by product id; unknown ids are left out. Raises Unavailable."""
+        if not product_ids:
+            return {}
+        body = {"productIds": list(product_ids)}
+        answer = await post_json(self._http, "/internal/catalog/priced", body, "catalog")
+        return {product.product_id: product for product in map(PricedProduct.model_validate, answer)}

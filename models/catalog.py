@@ -93,3 +93,4 @@ class Suggestion:
     id: int
     name: str
     category: str
+    image_url: str | None

@@ -51,7 +51,7 @@ _ORDERS = {
 _FORGIVE = text(f"SELECT set_config('pg_trgm.word_similarity_threshold', '{TYPING_ERROR_THRESHOLD}', true)")
 
 _SUGGEST = text("""
-    SELECT id, name, category FROM catalog.products
+    SELECT id, name, category, image_url FROM catalog.products
     WHERE active AND (name ILIKE :prefix OR :search OPERATOR(catalog.<%) name)
     ORDER BY name ILIKE :prefix DESC, catalog.word_similarity(:search, name) DESC, length(name), id LIMIT :limit
 """)
