@@ -3,6 +3,7 @@
 import asyncpg
 from sqlalchemy.engine import make_url
 
+from cli.running import Unreachable
 from core.settings import derived_role_url, role_name
 
 PROCESSOR = "processor"
@@ -17,6 +18,19 @@ async def ensure_database(owner_url: str) -> None:
             await connection.execute(f'CREATE DATABASE "{url.database}"')
     finally:
         await connection.close()
+
+
+async def refuse_unusable(owner_url: str) -> None:
+    """Try to sign in.
+
+    Raises:
+        Unreachable: the server says no.
+    """
+    try:
+        connection = await asyncpg.connect(owner_url, timeout=10)
+    except (asyncpg.PostgresError, OSError, TimeoutError) as error:
+        raise Unreachable(f"MERCATO_DATABASE_URL is set, but cannot be used: {error}") from error
+    await connection.close()
 
 
 async def provision_processor(owner_url: str) -> str:

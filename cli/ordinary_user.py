@@ -35,7 +35,6 @@ class Account:
         Raises:
             SystemExit: it failed; with what it said.
         """
-        owner = {"user": self.user, "group": pwd.getpwuid(self.user).pw_gid, "extra_groups": []} if self.user else {}
         process = await asyncio.create_subprocess_exec(
             *self.prefix,
             *command,
@@ -43,7 +42,9 @@ class Account:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             cwd=self.data.parent,
-            **owner,
+            user=self.user,
+            group=None if self.user is None else pwd.getpwuid(self.user).pw_gid,
+            extra_groups=None if self.user is None else [],
         )
         said, _ = await process.communicate()
         if process.returncode:

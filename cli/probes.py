@@ -22,7 +22,7 @@ def tcp(host: str, port: int) -> Probe:
 
 
 def http(host: str, port: int, path: str) -> Probe:
-    """Yes when `GET path` answers 200. Written by hand: an HTTP library costs more start-up time than it saves lines."""
+    """Yes when `GET path` answers 200. Written by hand: an HTTP library would cost more start-up time."""
 
     async def ask() -> bool:
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import pwd
 import signal
 import sys
 from collections import deque
@@ -92,7 +93,9 @@ class Process:
                 cwd=program.directory,
                 start_new_session=True,
                 preexec_fn=_die_with_parent(program.death_signal),
-                **_as_user(program.user),
+                user=program.user,
+                group=None if program.user is None else pwd.getpwuid(program.user).pw_gid,
+                extra_groups=None if program.user is None else [],
             )
         except OSError as error:
             raise ProgramFailed(program, "cannot be run", [f"{program.command[0]}: {error.strerror}"]) from error
@@ -150,7 +153,7 @@ class Process:
             ready.cancel()
 
     async def _probe(self) -> None:
-        while not await self.program.ready():
+        while not await self.program.ready():  # noqa: ASYNC110  (another process: there is no event to wait for)
             await asyncio.sleep(PROBE_PAUSE)
 
     async def _read(self, child: asyncio.subprocess.Process) -> None:
@@ -173,7 +176,7 @@ class Process:
 
 
 def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """Runs in the child before exec: without it, `kill -9` of the supervisor would leave servers behind (Linux only)."""
+    """Runs in the child before exec: without it, `kill -9` of the supervisor would leave servers behind (on Linux)."""
     if _LIBC is None:
         return None
     prctl, parent = _LIBC.prctl, os.getpid()
@@ -184,11 +187,3 @@ def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return arm
-
-
-def _as_user(uid: int | None) -> dict[str, int | list[int]]:
-    if uid is None:
-        return {}
-    import pwd
-
-    return {"user": uid, "group": pwd.getpwuid(uid).pw_gid, "extra_groups": []}

@@ -1,4 +1,4 @@
-"""Runs programs side by side: each starts when what it needs is ready, is started again when it dies, and ends in order."""
+"""Runs programs side by side: each starts when what it needs is ready, comes back when it dies, and ends in order."""
 
 import asyncio
 import signal
