@@ -3,7 +3,7 @@ reset tokens are bound to the password and address they were asked for."""
 
 import hashlib
 import hmac
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import jwt
@@ -30,6 +30,10 @@ class UserTable(SQLAlchemyUserDatabase[User, UUID]):
         await self.session.flush()
         return user
 
+    async def _get_user(self, statement: Any) -> User | None:
+        found: User | None = (await cast(AsyncSession, self.session).exec(statement)).scalars().one_or_none()
+        return found
+
     async def create(self, create_dict: dict[str, Any]) -> User:
         raise NotImplementedError("accounts are made by services.users.register")
 
@@ -46,7 +50,8 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
     def __init__(self, session: AsyncSession, settings: Settings) -> None:
         super().__init__(UserTable(session, User), passwords.HELPER)
         self._session = session
-        self.reset_password_token_secret = self.verification_token_secret = settings.secret_key
+        self._key = hmac.digest(settings.secret_key.get_secret_value().encode(), b"mail tokens", hashlib.sha256)
+        self.reset_password_token_secret = self.verification_token_secret = self._key.hex()
         self.issued: list[str] = []
 
     async def validate_password(self, password: str, user: Any) -> None:
@@ -124,6 +129,4 @@ class UserManager(UUIDIDMixin, BaseUserManager[User, UUID]):
         return hmac.compare_digest(str(claims.get("fingerprint", "")).encode(), self._fingerprint(user).encode())
 
     def _fingerprint(self, user: User) -> str:
-        secret = self.reset_password_token_secret
-        key = (secret if isinstance(secret, str) else secret.get_secret_value()).encode()
-        return hmac.new(key, f"{user.email}\n{user.hashed_password}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._key, f"{user.email}\n{user.hashed_password}".encode(), hashlib.sha256).hexdigest()

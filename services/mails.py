@@ -10,7 +10,6 @@ from uuid import UUID
 
 from loguru import logger
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from core.db import Sessions
@@ -54,7 +53,7 @@ async def take(session: AsyncSession, settings: Settings, limit: int = 20) -> li
             row.kind,
             row.user_id,
             row.address,
-            await _token(session, settings, row.kind, row.user_id, row.address),
+            await token_for(session, settings, row.kind, row.user_id, row.address),
         )
         for row in rows.all()
     ]
@@ -67,12 +66,13 @@ async def keep_delivering(sessions: Sessions, settings: Settings, folder: Path, 
             async with sessions.begin() as session:
                 for mail in await take(session, settings):
                     await asyncio.to_thread(_write, folder, mail)
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:  # as in services.revocations: this task must outlive any outage
             logger.debug("Mails are not delivered: {}", type(error).__name__)
         await asyncio.sleep(every_seconds)
 
 
-async def _token(session: AsyncSession, settings: Settings, kind: str, user_id: UUID, address: str) -> str | None:
+async def token_for(session: AsyncSession, settings: Settings, kind: str, user_id: UUID, address: str) -> str | None:
+    """The token a mail of this kind carries, good from now on; None when it carries none."""
     manager = UserManager(session, settings)
     user = await manager.get(user_id)
     if kind == "change_email":

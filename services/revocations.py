@@ -15,10 +15,8 @@ from loguru import logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from core.db import Sessions
-from models.errors import MercatoError
 
 READY = "revocations:ready"
 SLACK_SECONDS = 5  # clocks differ, tokens have leeway
@@ -68,7 +66,7 @@ async def keep_announced(sessions: Sessions, redis: Redis, token_seconds: int, e
     while True:
         try:
             await announcer.renew()
-        except (RedisError, OSError, SQLAlchemyError, MercatoError) as error:
+        except Exception as error:  # whatever it is, the next second may be better, and nobody else does this
             logger.debug("Revocations are not renewed: {}", type(error).__name__)
         await asyncio.sleep(every_seconds)
 
