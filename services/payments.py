@@ -1,0 +1,318 @@
+"""Payments: hold money, take it, give it back; each of them once, however often and however late it is asked for.
+
+One payment intent an order, made without confirming and its id stored before any card is tried; each card is a confirm
+on it. An intent takes one charge, so no repeat, no second worker and no second card can charge twice. Every step is:
+a short transaction that says what will be done, the call, a short transaction with what it did. No transaction is open
+across the network.
+
+What the processor did not say for certain (timeout, lost reply, 5xx, 429, key in use) is `unknown`, never a decline:
+PaymentUnknown is raised, and the repeat asks for the intent first and confirms again only when nothing happened.
+
+A card that wants an authentication step (3-D Secure) counts as declined, `authentication_required`: we ask the
+processor to answer so itself, and the intent takes another card at once, without a cancel. An answer `requires_action`
+all the same is treated alike; a confirm with another card works from there too.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn
+from uuid import UUID
+
+from loguru import logger
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from core.db import Sessions
+from models.errors import Conflict, InvalidRequest, Unavailable
+from models.messages import Authorization, Capture, Voiding
+from models.payments import Attempt, Payment
+from models.types import Money, PaymentStatus
+from services import ledger, processor_keys
+from services import payment_records as records
+from services.processor import (
+    CardDeclined,
+    Intent,
+    Processor,
+    ProcessorMisconfigured,
+    ProcessorUnavailable,
+    RequestRefused,
+)
+
+AUTHENTICATION_REQUIRED = "authentication_required"
+INVALID_PAYMENT_METHOD = "invalid_payment_method"
+HELD = ("requires_capture", "succeeded")
+
+
+class PaymentUnknown(Unavailable):
+    """A card was tried and nobody can say yet what came of it. Ask again: the repeat finds out."""
+
+    default_code = "payment_unknown"
+
+
+class ProcessorMismatch(PaymentUnknown):
+    """The processor answers for another amount, currency or order than was asked: not to be trusted."""
+
+    default_code = "processor_mismatch"
+
+
+async def authorize(
+    sessions: Sessions,
+    processor: Processor,
+    *,
+    order_id: UUID,
+    attempt: int,
+    amount: Money,
+    payment_method_id: str,
+) -> Authorization:
+    """Hold `amount` (minor units) with this card. A repeat of an answered attempt answers from its row.
+
+    If money is held or taken already, by whichever attempt, the answer is `authorized` and nothing is charged.
+
+    Raises:
+        PaymentUnknown: retryable; attempt and payment are `unknown` until a repeat finds out.
+        Unavailable: retryable; no card was tried.
+        Conflict: `payment_voided` (what came too late is let go first), `payment_amount_changed`,
+            `payment_method_changed`.
+        InvalidRequest: the processor takes no such amount (`amount_too_small`, `amount_too_large`).
+    """
+    opened = await records.open_attempt(sessions, order_id, attempt, amount, payment_method_id)
+    if opened.void_requested:
+        await _refuse_voided(sessions, processor, order_id)
+    if opened.answer is not None:
+        return opened.answer
+    asked = _Asked(sessions, processor, order_id, attempt, amount)
+    intent_id = opened.intent_id or await _make_intent(sessions, processor, order_id, amount)
+    if opened.asked and (known := await asked.look(intent_id)) is not None:
+        return known
+    begun = await records.begin_try(sessions, order_id, attempt, intent_id)
+    if begun is None:
+        await _refuse_voided(sessions, processor, order_id)
+    if isinstance(begun, Authorization):
+        return begun
+    return await asked.confirm(begun.intent_id, payment_method_id, begun.key)
+
+
+async def capture(sessions: Sessions, processor: Processor, *, order_id: UUID) -> Capture:
+    """Take what is held, once.
+
+    Raises:
+        Unavailable: retryable; a repeat learns whether it was taken.
+        Conflict: `not_authorized`; `payment_voided`, also when the hold has lapsed at the processor.
+    """
+    async with sessions() as session:
+        payment = await get_payment(session, order_id)
+    if payment is not None and payment.status == PaymentStatus.CAPTURED:
+        return _captured(payment)
+    if payment is None or payment.intent_id is None or payment.status != PaymentStatus.AUTHORIZED:
+        if payment is not None and payment.status == PaymentStatus.UNKNOWN:
+            raise PaymentUnknown("Nobody knows yet whether money is held for this order.")
+        raise Conflict("No money is held for this order.", code="not_authorized")
+    if payment.void_requested_at is not None:
+        raise Conflict("The money held for this order is being given back.", code="payment_voided")
+    intent = await _act(sessions, processor, payment, "capture", processor.capture)
+    if intent.status == "succeeded":
+        return _captured(await records.note_captured(sessions, order_id, intent.latest_charge))
+    if intent.status == "canceled":
+        await records.note_voided(sessions, order_id, None)
+        raise Conflict("The processor has let go of the money held for this order.", code="payment_voided")
+    raise Unavailable("The payment could not be captured yet.")
+
+
+async def void(sessions: Sessions, processor: Processor, *, order_id: UUID) -> Voiding:
+    """Give back what is held, and see to it that nothing can be held any more, not even by a confirm under way.
+
+    `voided`: money was held, or nobody knew; `none`: there was nothing to give back. A payment that never began
+    keeps a tombstone, so that an authorize that comes late is refused.
+
+    Raises:
+        Unavailable: retryable; the tombstone stands, the money may still be held.
+        Conflict: `already_captured`.
+    """
+    payment = await records.request_void(sessions, order_id)
+    if payment.voided_at is not None:
+        return _voiding(payment)
+    if payment.intent_id is None:
+        try:
+            # The reply to `create` may have been lost: the same key tells the id, or makes what is then closed.
+            made = await _make_intent(sessions, processor, order_id, records.required_amount(payment))
+        except InvalidRequest:
+            return _voiding(await records.note_voided(sessions, order_id, None))
+        payment.intent_id = await records.keep_intent(sessions, order_id, made)
+    intent = await _act(sessions, processor, payment, "void", processor.cancel)
+    if intent.status == "succeeded":
+        await records.note_captured(sessions, order_id, intent.latest_charge)
+        raise Conflict("The money has been taken; only a refund gives it back.", code="already_captured")
+    if intent.status != "canceled":
+        raise Unavailable("The payment could not be voided yet.")
+    good_charge = intent.latest_charge if intent.decline_code is None else None
+    return _voiding(await records.note_voided(sessions, order_id, good_charge))
+
+
+async def next_attempt(session: AsyncSession, order_id: UUID, request_key: str, payment_method_id: str) -> int:
+    """The attempt's number for a payment request; the same request key gives the same number. Never 1: that is the
+    attempt that came with the order."""
+    return await records.next_number(session, order_id, request_key, payment_method_id)
+
+
+async def get_payment(session: AsyncSession, order_id: UUID) -> Payment | None:
+    """None if nobody ever asked for this order's money."""
+    return await session.get(Payment, order_id)
+
+
+async def attempts_of(session: AsyncSession, order_id: UUID) -> Sequence[Attempt]:
+    """The cards tried for an order, oldest first."""
+    return await records.attempts_of(session, order_id)
+
+
+async def ledger_of(session: AsyncSession, order_id: UUID) -> Sequence[ledger.Posted]:
+    """The order's ledger transactions with their entries, oldest first."""
+    return await ledger.of_order(session, order_id)
+
+
+class _Asked:
+    """One call of `authorize`: what was asked, to hold answers against."""
+
+    def __init__(self, sessions: Sessions, processor: Processor, order_id: UUID, attempt: int, amount: Money) -> None:
+        self._sessions, self._processor = sessions, processor
+        self._order_id, self._attempt, self._amount = order_id, attempt, amount
+
+    async def confirm(self, intent_id: str, payment_method_id: str, key: str) -> Authorization:
+        """Try the card and write down what came of it."""
+        try:
+            intent = await self._processor.confirm(intent_id, payment_method_id, key)
+        except CardDeclined as declined:
+            return await self._declined(self._attempt, declined.code, declined.charge_id)
+        except ProcessorUnavailable as error:
+            await self._unknown(error)
+        except RequestRefused as refused:
+            if refused.is_payment_method:
+                return await self._declined(self._attempt, INVALID_PAYMENT_METHOD, None)
+            if not refused.is_state:
+                raise _misconfigured("confirm", refused) from refused
+            known = await self.look(intent_id)
+            return known if known is not None else await self._unknown(ProcessorUnavailable("refused"))
+        await self._check(intent, intent_id)
+        if intent.status == "requires_action":
+            return await self._declined(self._attempt, AUTHENTICATION_REQUIRED, None)
+        if intent.status in HELD:
+            return await self._held(self._attempt, intent)
+        if intent.status == "canceled":
+            await _refuse_voided(self._sessions, self._processor, self._order_id)
+        await self._unknown(ProcessorUnavailable(intent.status))
+
+    async def look(self, intent_id: str) -> Authorization | None:
+        """What came of a confirm whose answer was lost? None: nothing, as far as the intent shows."""
+        try:
+            intent = await _retrieve(self._processor, intent_id)
+        except ProcessorUnavailable as error:
+            error.server_error = False  # that says nothing about the key of the confirm
+            await self._unknown(error)
+        await self._check(intent, intent_id)
+        return await self._read(intent)
+
+    async def _read(self, intent: Intent) -> Authorization | None:
+        waiting, answered = await records.unheard(self._sessions, self._order_id)
+        mine = self._attempt if self._attempt in waiting or not waiting else waiting[-1]
+        if intent.status in HELD:
+            return await self._held(mine, intent)
+        if intent.status == "canceled":
+            await _refuse_voided(self._sessions, self._processor, self._order_id)
+        if intent.decline_code and intent.failed_charge and intent.failed_charge not in answered:
+            # a failed charge that no attempt has heard of: it answers the one that waits
+            declined = await self._declined(mine, intent.decline_code, intent.failed_charge)
+            return declined if mine == self._attempt else None
+        return None
+
+    async def _held(self, attempt: int, intent: Intent) -> Authorization:
+        held = await records.note_authorized(self._sessions, self._order_id, attempt, intent.latest_charge)
+        return held or await _refuse_voided(self._sessions, self._processor, self._order_id)
+
+    async def _declined(self, attempt: int, code: str, charge_id: str | None) -> Authorization:
+        return await records.note_declined(self._sessions, self._order_id, attempt, code, charge_id)
+
+    async def _check(self, intent: Intent, intent_id: str) -> None:
+        try:
+            _trust(intent, self._order_id, self._amount, intent_id)
+        except ProcessorMismatch:
+            await records.note_unknown(self._sessions, self._order_id, self._attempt, server_error=False)
+            raise
+
+    async def _unknown(self, error: ProcessorUnavailable) -> NoReturn:
+        await records.note_unknown(self._sessions, self._order_id, self._attempt, server_error=error.server_error)
+        raise PaymentUnknown("The processor has not said yet whether the money is held.") from error
+
+
+async def _make_intent(sessions: Sessions, processor: Processor, order_id: UUID, amount: Money) -> str:
+    """The order's intent, not confirmed; a repeat learns the same one."""
+    key = await processor_keys.key_for(sessions, order_id, "intent")
+    try:
+        intent = await processor.create(order_id, amount, key)
+    except ProcessorUnavailable as error:
+        if error.server_error:
+            await processor_keys.note_key_error(sessions, order_id, "intent")
+        raise
+    except RequestRefused as refused:
+        if refused.code in ("amount_too_small", "amount_too_large"):
+            raise InvalidRequest("The payment processor does not take this amount.", code=refused.code) from refused
+        raise _misconfigured("create", refused) from refused
+    _trust(intent, order_id, amount, intent.id)
+    return intent.id
+
+
+async def _act(
+    sessions: Sessions,
+    processor: Processor,
+    payment: Payment,
+    operation: str,
+    act: Callable[[str, str], Awaitable[Intent]],
+) -> Intent:
+    """Capture or cancel; after a refusal or a 5xx, the intent as it is (it may have happened all the same)."""
+    intent_id, order_id = payment.intent_id or "", payment.order_id
+    key = await processor_keys.key_for(sessions, order_id, operation)
+    try:
+        intent = await act(intent_id, key)
+    except (ProcessorUnavailable, RequestRefused) as error:
+        if isinstance(error, ProcessorUnavailable) and not error.server_error:
+            raise
+        await processor_keys.note_key_error(sessions, order_id, operation)
+        intent = await _retrieve(processor, intent_id)
+    _trust(intent, order_id, records.required_amount(payment), intent_id)
+    return intent
+
+
+async def _retrieve(processor: Processor, intent_id: str) -> Intent:
+    try:
+        return await processor.retrieve(intent_id)
+    except RequestRefused as refused:
+        raise _misconfigured("retrieve", refused) from refused
+
+
+async def _refuse_voided(sessions: Sessions, processor: Processor, order_id: UUID) -> NoReturn:
+    """Nothing is held for a voided payment any more: let go of what came too late, and say no."""
+    await void(sessions, processor, order_id=order_id)
+    raise Conflict("This payment has been voided.", code="payment_voided")
+
+
+def _trust(intent: Intent, order_id: UUID, amount: Money, intent_id: str) -> None:
+    """Believe an answer only if it is about this order's money. Raises ProcessorMismatch."""
+    found = (intent.id, intent.order_id, intent.amount, intent.currency)
+    good = found == (intent_id, str(order_id), amount.amount, amount.currency)
+    if intent.status == "requires_capture":
+        good = good and intent.amount_capturable == amount.amount
+    if intent.status == "succeeded":
+        good = good and intent.amount_received == amount.amount
+    if not good:
+        logger.error("The processor's answer for order {} does not match: {}, asked for {}", order_id, intent, amount)
+        raise ProcessorMismatch("The processor's answer does not match this payment.")
+
+
+def _misconfigured(operation: str, refused: RequestRefused) -> ProcessorMisconfigured:
+    logger.error("The processor refuses our {}: {}", operation, refused)
+    return ProcessorMisconfigured("The payment processor does not accept our requests.")
+
+
+def _captured(payment: Payment) -> Capture:
+    return Capture(status=PaymentStatus.CAPTURED, intent_id=payment.intent_id, amount=records.amount_of(payment))
+
+
+def _voiding(payment: Payment) -> Voiding:
+    voided = payment.status == PaymentStatus.VOIDED
+    return Voiding(status=PaymentStatus.VOIDED if voided else PaymentStatus.NONE, intent_id=payment.intent_id)
