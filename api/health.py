@@ -5,15 +5,16 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import httpx
-from fastapi import APIRouter, Response
+from fastapi import Response
 from sqlalchemy import text
 
 from api.deps import Resources, ResourcesDep
+from api.routing import Router
 from api.shapes import ResponseModel
 from core.db import Sessions
 from models.types import Service
 
-router = APIRouter(tags=["operations"])
+router = Router(tags=["operations"])
 
 TIMEOUT_SECONDS = 1.0
 DISPENSABLE = {"valkey", "processor"}  # without them things are late, nothing is refused or wrong

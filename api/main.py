@@ -6,13 +6,12 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from importlib import import_module
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
 from loguru import logger
 
-from api import docs, health, metrics, users
+from api import carts, catalog, docs, health, metrics, notifications, orders, payments, sse, users
 from api.errors import install_error_handlers
 from api.middleware import RequestFrame, SizeLimit
 from api.openapi import install_openapi
@@ -24,24 +23,14 @@ from models.types import Service
 
 GRACE_SECONDS = 2  # for requests under way; event streams are closed at once
 
-_MODULES: dict[Service, tuple[str, ...]] = {
-    Service.USERS: ("users",),
-    Service.CATALOG: ("catalog",),
-    Service.CARTS: ("carts",),
-    Service.ORDERS: ("events", "sse", "orders"),
-    Service.PAYMENTS: ("payments",),
-    Service.NOTIFICATIONS: ("notifications",),
+ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
+    Service.USERS: (users.router,),
+    Service.CATALOG: (catalog.router,),
+    Service.CARTS: (carts.router,),
+    Service.ORDERS: (sse.router, orders.router),  # /orders/events before /orders/{id}
+    Service.PAYMENTS: (payments.router,),
+    Service.NOTIFICATIONS: (notifications.router,),
 }
-
-
-def _routers(service: Service) -> list[APIRouter]:
-    found = []
-    for name in _MODULES[service]:
-        try:
-            found.append(import_module(f"api.{name}").router)
-        except (ImportError, AttributeError) as error:
-            logger.warning("No api.{}: {}", name, error)
-    return found
 
 
 def create_app(settings: Settings, services: Collection[Service] = tuple(Service)) -> FastAPI:
@@ -66,7 +55,7 @@ def create_app(settings: Settings, services: Collection[Service] = tuple(Service
     if documented:
         app.include_router(docs.router)
     for service in mounted:
-        for router in _routers(service):
+        for router in ROUTERS[service]:
             app.include_router(router)
     install_openapi(app)
     return app

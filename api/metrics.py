@@ -4,17 +4,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from loguru import logger
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import generate_latest as render
 from sqlalchemy import text
 
 from api.deps import Resources, get_resources
+from api.routing import Router
 from core.db import Sessions
 from models.types import OrderStatus, Service
 
-router = APIRouter(tags=["operations"])
+router = Router(tags=["operations"])
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LABELS = ("method", "route", "status")

@@ -66,6 +66,7 @@ _SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "For programs"},
     "cookie": {"type": "apiKey", "in": "cookie", "name": "mercato_access", "description": "For browsers"},
 }
+CREDENTIAL_PATHS = ("/api/auth/login", "/api/auth/refresh")
 _SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"cookie": []}]
 
 
@@ -115,8 +116,10 @@ def _possible(operation: dict[str, Any], method: str, path: str, guards: set[Cal
     if not path.startswith("/api/"):
         return
     yield 503
-    if guards & {authenticate, authenticate_if_any}:
+    if guards & {authenticate, authenticate_if_any} or path in CREDENTIAL_PATHS:
         yield 401
+    if path.endswith(("/place", "/payment")):
+        yield 402
     if guards & {require_staff, require_admin}:
         yield 403
     if "{" in path:

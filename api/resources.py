@@ -7,8 +7,7 @@ from uuid import UUID
 import httpx
 from fastapi import FastAPI
 
-from api import clients
-from api.clients import UsersClient, internal_http
+from api.clients import CatalogClient, UsersClient, internal_http
 from api.deps import Resources
 from api.metrics import BusinessMetrics
 from api.tokens import make_verifier
@@ -47,7 +46,7 @@ async def open_resources(
         sessions=sessions,
         redis=redis,
         temporal=temporal,
-        catalog=getattr(clients, "CatalogClient", UsersClient)(client_of(Service.CATALOG, settings.catalog_url)),
+        catalog=CatalogClient(client_of(Service.CATALOG, settings.catalog_url)),
         users=users,
         tokens=make_verifier(settings, services, users.keys),
         events=hub,
