@@ -8,12 +8,16 @@ import typer
 from cli.running import present_settings
 
 
-def worker(queue: Annotated[str, typer.Argument(help="The task queue to poll.")] = "") -> None:
+def worker(queue: Annotated[str, typer.Argument(help="The task queue to poll; empty: checkout.")] = "") -> None:
     """Poll a task queue until SIGTERM, then finish what was begun."""
+    from core.logging import configure_logging
+    from core.telemetry import configure_telemetry
     from workers import main
+    from workflows.options import TASK_QUEUE
 
+    if queue not in ("", TASK_QUEUE):
+        raise typer.BadParameter(f"no such task queue: {queue}; there is: {TASK_QUEUE}")
     settings = present_settings()
-    try:
-        asyncio.run(main.run(settings, queue) if queue else main.run(settings))
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    configure_logging(settings, "worker")
+    configure_telemetry(settings, "worker")
+    asyncio.run(main.run(settings))
