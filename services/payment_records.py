@@ -127,7 +127,7 @@ async def note_declined(
 
 
 async def note_unknown(sessions: Sessions, order_id: UUID, attempt: int, *, server_error: bool) -> None:
-    """A confirm was sent and nobody knows what it did. A 5xx counts against the key (see services/processor_keys.py)."""
+    """A confirm was sent and nobody knows what it did. A 5xx counts against the key."""
     async with sessions.begin() as session:
         payment = await lock(session, order_id)
         row = await session.get(Attempt, (order_id, attempt))

@@ -157,6 +157,11 @@ async def get_payment(session: AsyncSession, order_id: UUID) -> Payment | None:
     return await session.get(Payment, order_id)
 
 
+def amount_of(payment: Payment) -> Money | None:
+    """What the payment is about; None for a tombstone."""
+    return records.amount_of(payment)
+
+
 async def attempts_of(session: AsyncSession, order_id: UUID) -> Sequence[Attempt]:
     """The cards tried for an order, oldest first."""
     return await records.attempts_of(session, order_id)
@@ -196,7 +201,7 @@ class _Asked:
             return await self._held(self._attempt, intent)
         if intent.status == "canceled":
             await _refuse_voided(self._sessions, self._processor, self._order_id)
-        await self._unknown(ProcessorUnavailable(intent.status))
+        return await self._unknown(ProcessorUnavailable(intent.status))
 
     async def look(self, intent_id: str) -> Authorization | None:
         """What came of a confirm whose answer was lost? None: nothing, as far as the intent shows."""
