@@ -23,6 +23,8 @@ TAGS = [
     {"name": "catalog", "description": "Products, categories, stock"},
     {"name": "carts", "description": "One cart a shopper; guests have one by cookie"},
     {"name": "orders", "description": "Placing, paying, cancelling, and following along by Server-Sent Events"},
+    {"name": "payments", "description": "What was charged"},
+    {"name": "notifications", "description": "What a shopper was told"},
     {"name": "operations", "description": "Health and metrics"},
 ]
 
