@@ -1,0 +1,79 @@
+"""The processor as an ASGI application."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from processor import idempotency, routes, testing, three_d_secure
+from processor.database import UNREACHABLE, Pool, create_schema, open_pool
+from processor.errors import StripeError, api_error, unrecognized_url
+from processor.faults import Faults, faults_from_json
+from processor.ids import new_id
+from processor.pipeline import Pipeline
+from processor.settings import Settings
+
+PRUNE_EVERY = 3600
+log = logging.getLogger("processor")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """An application that makes its schema and opens its pool when it starts."""
+    faults = Faults(faults_from_json(settings.faults) if settings.faults else [])
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await create_schema(settings.database_url)
+        pool = await open_pool(settings.database_url, settings.pool_size)
+        app.state.pool = pool
+        app.state.pipeline = Pipeline(pool, faults, settings.public_url)
+        pruning = asyncio.create_task(_prune(pool))
+        yield
+        pruning.cancel()
+        try:
+            await asyncio.wait_for(pool.close(), 0.5)
+        except TimeoutError:
+            pool.terminate()
+
+    app = FastAPI(title="Mock payment processor", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app.state.settings = settings
+    app.state.faults = faults
+    app.include_router(routes.router)
+    app.include_router(testing.router)
+    app.include_router(three_d_secure.router)
+    app.add_exception_handler(HTTPException, _unrecognized)
+    app.add_exception_handler(StripeError, _refused)
+    for error in UNREACHABLE:
+        app.add_exception_handler(error, _unavailable)
+    return app
+
+
+async def _prune(pool: Pool) -> None:
+    while True:
+        with suppress(*UNREACHABLE):
+            await idempotency.prune(pool)
+        await asyncio.sleep(PRUNE_EVERY)
+
+
+async def _unrecognized(request: Request, _: Exception) -> Response:
+    """No such address, or not with this method: 404, as at Stripe."""
+    return _json(unrecognized_url(request.method, request.url.path))
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, StripeError)
+    return _json(error)
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    log.warning("the database did not answer (%s): %r", request.url.path, error)
+    return _json(api_error(503))
+
+
+def _json(error: StripeError) -> Response:
+    reply = error.reply()
+    return JSONResponse(reply.body, reply.status, {"Request-Id": new_id("req", 14), **reply.headers})

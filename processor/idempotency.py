@@ -1,0 +1,99 @@
+"""Idempotency keys: the first reply of a POST is kept with its effect, and given again to whoever repeats it.
+
+The reply is stored in the transaction of the effect, so that a key is never known without its effect, nor the other
+way round. While that transaction runs, an advisory lock makes the key "in flight".
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from processor.database import Connection, Pool
+from processor.errors import Reply, idempotency_error, invalid_request, key_in_use
+from processor.forms import JSON
+
+LONGEST_KEY = 255
+
+
+@dataclass(frozen=True)
+class KeyUse:
+    """One use of a key: whose, on which path, with which parameters."""
+
+    account: str
+    key: str
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A stored reply; `body` is the text that went out first, `request_id` the request that got it."""
+
+    status: int
+    body: str
+    request_id: str
+
+
+def key_use(account: str, key: str, path: str, params: JSON) -> KeyUse:
+    """Raises StripeError 400 for a key that is empty or longer than 255 characters."""
+    if not key.strip() or len(key) > LONGEST_KEY:
+        raise invalid_request(f"Idempotency-Key must be between 1 and {LONGEST_KEY} characters.")
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+    return KeyUse(account, key, path, digest)
+
+
+async def claim(connection: Connection, use: KeyUse) -> Saved | None:
+    """Lock the key until the transaction ends; answer the stored reply, or None if the request is to be run.
+
+    Raises StripeError 409 while another request holds the key, 400 if the key belongs to another request.
+    """
+    lock = "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 5010))"
+    if not await connection.fetchval(lock, f"{use.account}:{use.key}"):
+        raise key_in_use(use.key)
+    row = await connection.fetchrow(
+        """
+        SELECT path, digest, status, body, request_id, created_at <= now() - interval '24 hours' AS forgotten
+        FROM processor.idempotency_key WHERE account = $1 AND key = $2
+        """,
+        use.account,
+        use.key,
+    )
+    if row is None or row["forgotten"]:
+        return None
+    if row["path"] != use.path:
+        raise idempotency_error(
+            "Keys for idempotent requests can only be used for the same endpoint they were first used for "
+            f"('{use.path}' vs '{row['path']}'). Try using a key other than '{use.key}' if you meant to execute a "
+            "different request."
+        )
+    if row["digest"] != use.digest:
+        raise idempotency_error(
+            "Keys for idempotent requests can only be used with the same parameters they were first used with. "
+            f"Try using a key other than '{use.key}' if you meant to execute a different request."
+        )
+    return Saved(row["status"], row["body"], row["request_id"])
+
+
+async def save(connection: Connection, use: KeyUse, reply: Reply, request_id: str) -> None:
+    """Keep `reply` under the claimed key; a key of more than 24 hours ago starts anew."""
+    await connection.execute(
+        """
+        INSERT INTO processor.idempotency_key (account, key, path, digest, request_id, status, body)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        ON CONFLICT (account, key) DO UPDATE SET
+            path = excluded.path, digest = excluded.digest, request_id = excluded.request_id,
+            status = excluded.status, body = excluded.body, created_at = now()
+        """,
+        use.account,
+        use.key,
+        use.path,
+        use.digest,
+        request_id,
+        reply.status,
+        json.dumps(reply.body),
+    )
+
+
+async def prune(pool: Pool) -> None:
+    """Drop keys that are at least 24 hours old."""
+    await pool.execute("DELETE FROM processor.idempotency_key WHERE created_at <= now() - interval '24 hours'")

@@ -1,0 +1,98 @@
+"""The page of a make-believe bank: the shopper, in a browser, passes or fails 3-D Secure."""
+
+import hmac
+from html import escape
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from processor import intents
+from processor.context import Context
+from processor.database import Connection
+from processor.forms import JSON
+
+router = APIRouter(prefix="/test/3ds", default_response_class=HTMLResponse)
+
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body{{font:16px system-ui;margin:4rem auto;max-width:26rem;padding:0 1rem}}
+button{{font:inherit;padding:.6rem 1rem}}
+form{{display:inline-block;margin-right:.5rem}}</style></head><body><h1>{title}</h1>{body}</body></html>"""
+ASK = """<p>Your bank asks whether it is really you who pays {amount} {currency}.</p>
+<form method="post" action="{id}/complete"><input type="hidden" name="client_secret" value="{secret}">
+<button>Complete</button></form>
+<form method="post" action="{id}/fail"><input type="hidden" name="client_secret" value="{secret}">
+<button>Fail</button></form>"""
+
+
+@router.get("/{intent_id}")
+async def show(intent_id: str, request: Request, client_secret: str = "") -> Response:
+    """Ask the shopper. Whoever does not hold the client secret sees nothing."""
+    async with request.app.state.pool.acquire() as connection:
+        found = await _find(connection, intent_id, client_secret)
+    if found is None:
+        return _page("Not found", "<p>There is no such payment.</p>", 404)
+    _, intent = found
+    if intent["status"] != "requires_action":
+        return _page("Nothing to do", f"<p>This payment is {escape(intent['status'])}.</p>")
+    body = ASK.format(
+        id=escape(intent_id),
+        secret=escape(client_secret),
+        amount=intent["amount"],
+        currency=escape(intent["currency"].upper()),
+    )
+    return _page("Is it you?", body)
+
+
+@router.post("/{intent_id}/complete")
+async def complete(intent_id: str, request: Request) -> Response:
+    """The shopper is who they say."""
+    return await _end(intent_id, request, passed=True)
+
+
+@router.post("/{intent_id}/fail")
+async def fail(intent_id: str, request: Request) -> Response:
+    """They are not."""
+    return await _end(intent_id, request, passed=False)
+
+
+async def _end(intent_id: str, request: Request, *, passed: bool) -> Response:
+    given = parse_qs((await request.body()).decode(errors="replace"))
+    secret = given.get("client_secret", [request.query_params.get("client_secret", "")])[0]
+    async with request.app.state.pool.acquire() as connection, connection.transaction():
+        found = await _find(connection, intent_id, secret)
+        if found is None:
+            return _page("Not found", "<p>There is no such payment.</p>", 404)
+        account, before = found
+        context = Context(connection, account, str(request.base_url))
+        intent = await intents.authenticated(context, intent_id, passed=passed)
+    paid = intent["status"] in ("succeeded", "requires_capture")
+    action = before["next_action"] or {}
+    back = action.get("redirect_to_url", {}).get("return_url")
+    if back:
+        return RedirectResponse(_way_back(back, intent, paid), 303)
+    return _page("Thank you" if paid else "Not authenticated", f"<p>This payment is {escape(intent['status'])}.</p>")
+
+
+async def _find(connection: Connection, intent_id: str, secret: str) -> tuple[str, JSON] | None:
+    row = await connection.fetchrow("SELECT account, document FROM processor.payment_intent WHERE id = $1", intent_id)
+    if row is None or not hmac.compare_digest(row["document"]["client_secret"].encode(), secret.encode()):
+        return None
+    return row["account"], row["document"]
+
+
+def _way_back(return_url: str, intent: JSON, paid: bool) -> str:
+    parts = urlsplit(return_url)
+    told = urlencode(
+        {
+            "payment_intent": intent["id"],
+            "payment_intent_client_secret": intent["client_secret"],
+            "redirect_status": "succeeded" if paid else "failed",
+        }
+    )
+    return urlunsplit(parts._replace(query=f"{parts.query}&{told}" if parts.query else told))
+
+
+def _page(title: str, body: str, status: int = 200) -> Response:
+    return HTMLResponse(PAGE.format(title=escape(title), body=body), status)
