@@ -5,7 +5,6 @@ import importlib
 import os
 import sys
 from collections.abc import Awaitable
-from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -178,8 +177,6 @@ class Platform:
         await _all(migrate(settings.database_url), *work)
 
     async def _seed(self) -> None:
-        if find_spec("cli.seed") is None:
-            return
         seed = (await asyncio.to_thread(importlib.import_module, "cli.seed")).seed
         await seed(self.settings)
 

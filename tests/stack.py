@@ -14,7 +14,6 @@ import threading
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -266,8 +265,6 @@ async def _create_database(admin_url: str, name: str, template: str) -> None:
 
 
 async def _seed(settings: Settings) -> None:
-    if find_spec("cli.seed") is None:
-        return
     from cli.seed import seed
 
     await seed(settings)
