@@ -5,13 +5,14 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import asyncpg
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from processor import idempotency, routes, testing, three_d_secure
 from processor.database import UNREACHABLE, Pool, create_schema, open_pool
-from processor.errors import StripeError, api_error, unrecognized_url
+from processor.errors import StripeError, api_error, invalid_request, unrecognized_url
 from processor.faults import Faults, faults_from_json
 from processor.ids import new_id
 from processor.pipeline import Pipeline
@@ -47,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(three_d_secure.router)
     app.add_exception_handler(HTTPException, _unrecognized)
     app.add_exception_handler(StripeError, _refused)
+    app.add_exception_handler(asyncpg.DataError, _unstorable)
     for error in UNREACHABLE:
         app.add_exception_handler(error, _unavailable)
     return app
@@ -67,6 +69,11 @@ async def _unrecognized(request: Request, _: Exception) -> Response:
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, StripeError)
     return _json(error)
+
+
+async def _unstorable(_: Request, __: Exception) -> Response:
+    """Text that PostgreSQL does not take, such as a null byte in an id."""
+    return _json(invalid_request("Invalid string: it cannot be stored."))
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:

@@ -53,6 +53,7 @@ async def create(context: Context, command: Create) -> Reply:
 async def confirm(context: Context, intent_id: str, command: Confirm) -> Reply:
     """Try to pay. 200, or 402 with the intent inside the error."""
     intent = await lock(context, intent_id)
+    machine.check_confirmable(intent, command.attempt.method)  # a refusal shows the intent without the new fields
     intent, error = await _attempt(context, {**intent, **command.fields}, command.attempt)
     await store(context, intent)
     return _reply(intent, error)
@@ -65,10 +66,10 @@ async def update(context: Context, intent_id: str, command: Update) -> Reply:
         amount, currency = command.amount or intent["amount"], command.currency or intent["currency"]
         check_amount(amount, currency)
         intent = machine.repriced(intent, amount, currency)
-    intent = {**intent, **command.fields, "metadata": merged_metadata(intent["metadata"], command.metadata)}
     if command.method:
         method = await payment_methods.resolve(context, command.method, intent_id)
         intent = machine.attach(intent, method.id)
+    intent = {**intent, **command.fields, "metadata": merged_metadata(intent["metadata"], command.metadata)}
     await store(context, intent)
     return Reply(200, intent)
 
@@ -147,10 +148,7 @@ async def _load(context: Context, intent_id: str, locking: str) -> JSON:
 
 async def _attempt(context: Context, intent: JSON, attempt: Attempt) -> tuple[JSON, JSON | None]:
     """One try: the intent after it, and the card error if the issuer refused."""
-    if attempt.method is None:
-        machine.check_confirmable(intent)
-    else:
-        machine.check_confirmable({**intent, "payment_method": attempt.method})
+    machine.check_confirmable(intent, attempt.method)
     _check_return_url(intent, attempt)
     method = await payment_methods.resolve(context, attempt.method or intent["payment_method"], intent["id"])
     await payment_methods.mark_used(context, method, intent["id"])

@@ -33,8 +33,8 @@ def attach(intent: Intent, method_id: str) -> Intent:
     return {**intent, "payment_method": method_id, "status": "requires_confirmation", "next_action": None}
 
 
-def check_confirmable(intent: Intent) -> None:
-    """Refuse a confirm that the status or a missing payment method does not allow."""
+def check_confirmable(intent: Intent, method: str | None) -> None:
+    """Refuse a confirm that the status does not allow, or with no payment method on the intent nor named with it."""
     status = intent["status"]
     if status == "succeeded":
         message = (
@@ -47,7 +47,7 @@ def check_confirmable(intent: Intent) -> None:
             f"one of the following statuses may be confirmed: {', '.join(CONFIRMABLE)}."
         )
         raise unexpected_state(message, intent)
-    if intent["payment_method"] is None:
+    if method is None and intent["payment_method"] is None:
         message = (
             "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update the "
             "PaymentIntent with a payment method and then confirm it again, or confirm it again directly with a "

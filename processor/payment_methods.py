@@ -5,7 +5,7 @@ from typing import Any
 
 from processor.cards import Card, card_named
 from processor.context import Context
-from processor.errors import refused, resource_missing
+from processor.errors import StripeError, refused, resource_missing
 from processor.forms import JSON
 from processor.ids import new_id, random_text
 
@@ -47,10 +47,8 @@ async def retrieve(context: Context, name: str) -> JSON:
     """The document of a method. Raises StripeError 404."""
     try:
         return (await resolve(context, name)).document
-    except Exception as error:
-        if getattr(error, "status", None) == 400:
-            raise resource_missing("PaymentMethod", name, "payment_method", 404) from None
-        raise
+    except StripeError:
+        raise resource_missing("PaymentMethod", name, "payment_method", 404) from None
 
 
 async def mark_used(context: Context, method: Method, intent_id: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -100,6 +101,8 @@ class Pipeline:
         except UNREACHABLE:
             log.warning("the database did not answer (%s)", call.request_id, exc_info=True)
             result = api_error(503, saved=False).reply()
+        except asyncpg.DataError:
+            result = invalid_request("Invalid string: it cannot be stored.").reply()
         except Exception:
             log.exception("failed (%s)", call.request_id)
             result = api_error(saved=False).reply()
@@ -133,7 +136,7 @@ class Pipeline:
             if not error.saved:
                 raise
             return await self._keep_failure(call, use, await self._refusal(call, error))
-        except UNREACHABLE:
+        except (*UNREACHABLE, asyncpg.DataError):
             raise
         except Exception:
             log.exception("failed (%s)", call.request_id)
