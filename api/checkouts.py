@@ -1,6 +1,7 @@
 """From HTTP into Temporal: start a checkout, send it a card, cancel it, and wait a little for what comes of it."""
 
 import hashlib
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -29,7 +30,15 @@ from workflows.checkout import CheckoutWorkflow
 SHORTEST_WAIT = 0.05
 
 
-async def start(temporal: TemporalConnector, checkout: CheckoutInput, wait: float) -> None:
+@dataclass(frozen=True)
+class Checkouts:
+    """The way into Temporal, and how long a workflow task may be silent before another worker gets it."""
+
+    temporal: TemporalConnector
+    task_timeout: timedelta
+
+
+async def start(through: Checkouts, checkout: CheckoutInput, wait: float) -> None:
     """Start the order's checkout, or join it, and wait at most `wait` seconds for its outcome (0: only start).
 
     Whoever calls reads the order's row afterwards; nothing is returned, so that no answer depends on a worker.
@@ -37,7 +46,7 @@ async def start(temporal: TemporalConnector, checkout: CheckoutInput, wait: floa
     Raises:
         Unavailable: Temporal cannot be reached; the order stands and is started by a repeat or by reconciliation.
     """
-    client = await temporal.client()
+    client = await through.temporal.client()
     try:
         if wait < SHORTEST_WAIT:
             await client.start_workflow(
@@ -49,10 +58,11 @@ async def start(temporal: TemporalConnector, checkout: CheckoutInput, wait: floa
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 search_attributes=_attributes(checkout),
                 static_summary=_summary(checkout),
+                task_timeout=through.task_timeout,
             )
             return
-        operation = _start_operation(checkout)
-        await client.execute_update_with_start_workflow(
+        operation = _start_operation(through, checkout)
+        _ = await client.execute_update_with_start_workflow(
             CheckoutWorkflow.placed,
             start_workflow_operation=operation,
             id="placed",
@@ -68,17 +78,17 @@ async def start(temporal: TemporalConnector, checkout: CheckoutInput, wait: floa
         _raise_unless_late(error)
 
 
-async def send_card(temporal: TemporalConnector, order_id: UUID, key: str, card: UsePaymentMethod, wait: float) -> None:
+async def send_card(through: Checkouts, order_id: UUID, key: str, card: UsePaymentMethod, wait: float) -> None:
     """Send another card to a waiting checkout; `key` names the request, a repeat of it is the same attempt.
 
     Raises:
         Conflict: `not_payable`, the checkout waits for no card.
         Unavailable: Temporal cannot be reached.
     """
-    client = await temporal.client()
+    client = await through.temporal.client()
     handle = client.get_workflow_handle_for(CheckoutWorkflow.run, options.checkout_workflow_id(order_id))
     try:
-        await handle.execute_update(
+        _ = await handle.execute_update(
             CheckoutWorkflow.use_payment_method,
             card,
             id=f"card-{hashlib.sha256(key.encode()).hexdigest()[:32]}",
@@ -94,19 +104,19 @@ async def send_card(temporal: TemporalConnector, order_id: UUID, key: str, card:
         _raise_unless_late(error)
 
 
-async def cancel(temporal: TemporalConnector, checkout: CheckoutInput, action: StaffAction, wait: float) -> None:
+async def cancel(through: Checkouts, checkout: CheckoutInput, action: StaffAction, wait: float) -> None:
     """Cancel an order; one whose checkout was never started is started only to be undone.
 
     Raises:
         Conflict: `not_cancellable`, past the point of no return.
         Unavailable: Temporal cannot be reached.
     """
-    client = await temporal.client()
+    client = await through.temporal.client()
     try:
-        await client.execute_update_with_start_workflow(
+        _ = await client.execute_update_with_start_workflow(
             CheckoutWorkflow.cancel,
             action,
-            start_workflow_operation=_start_operation(checkout),
+            start_workflow_operation=_start_operation(through, checkout),
             id="cancel",
             rpc_timeout=timedelta(seconds=max(wait, SHORTEST_WAIT)),
         )
@@ -120,7 +130,9 @@ async def cancel(temporal: TemporalConnector, checkout: CheckoutInput, action: S
         _raise_unless_late(error)
 
 
-def _start_operation(checkout: CheckoutInput) -> "WithStartWorkflowOperation[CheckoutWorkflow, CheckoutResult]":
+def _start_operation(
+    through: Checkouts, checkout: CheckoutInput
+) -> "WithStartWorkflowOperation[CheckoutWorkflow, CheckoutResult]":
     return WithStartWorkflowOperation(
         CheckoutWorkflow.run,
         checkout,
@@ -130,6 +142,7 @@ def _start_operation(checkout: CheckoutInput) -> "WithStartWorkflowOperation[Che
         id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
         search_attributes=_attributes(checkout),
         static_summary=_summary(checkout),
+        task_timeout=through.task_timeout,
     )
 
 

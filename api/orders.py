@@ -112,7 +112,7 @@ async def place(
     try:
         order = await _read(resources, order_id)
         if order.status == OrderStatus.PENDING:
-            await checkouts.start(resources.temporal, CheckoutInput.model_validate(order.checkout), wait)
+            await checkouts.start(_checkouts(resources), CheckoutInput.model_validate(order.checkout), wait)
         return await _answer(resources, order_id, user, repeat=repeat)
     except Unavailable as error:
         raise _with_order(error, order_id) from error
@@ -131,7 +131,7 @@ async def pay(
         order = await _read(resources, order.id)
         if order.status == OrderStatus.ACTION_REQUIRED:
             card = UsePaymentMethod(payment_method_id=body.payment_method_id, actor=str(user.user_id))
-            await checkouts.send_card(resources.temporal, order.id, f"{user.user_id}:{key}", card, wait)
+            await checkouts.send_card(_checkouts(resources), order.id, f"{user.user_id}:{key}", card, wait)
         elif not repeat:
             raise Conflict(f"the order is {order.status}, it waits for no card", code="not_payable")
         return await _answer(resources, order.id, user, repeat=repeat)
@@ -160,7 +160,7 @@ async def cancel(
         order = await _read(resources, order.id)
         if order.status in orders.OPEN:
             action = StaffAction(actor=f"{user.role}:{user.user_id}", reason=body.reason or "asked for by the shopper")
-            await checkouts.cancel(resources.temporal, CheckoutInput.model_validate(order.checkout), action, wait)
+            await checkouts.cancel(_checkouts(resources), CheckoutInput.model_validate(order.checkout), action, wait)
             order = await _read(resources, order.id)
         if order.status not in (*orders.OPEN, OrderStatus.CANCELLED):
             raise Conflict(f"the order is {order.status}, it cannot be cancelled", code="not_cancellable")
@@ -237,6 +237,7 @@ async def _bind_placement(
         fast_step_seconds=settings.fast_step_seconds,
         round_seconds=settings.round_seconds,
         round_pause_seconds=settings.round_pause_seconds,
+        attempt_seconds=settings.attempt_seconds,
     )
     async with resources.sessions[_ORDERS].begin() as session:
         order_id, repeat = await placing.bind(
@@ -331,6 +332,11 @@ def _headers(order_id: UUID, repeat: bool) -> dict[str, str]:
 def _request_key(request: Request, user_id: UUID, key: str, body: RequestModel) -> RequestKey:
     fingerprint = placing.fingerprint(body.model_dump(mode="json", exclude_unset=True))
     return RequestKey(user_id, request.method, request.scope["path"], key, fingerprint)
+
+
+def _checkouts(resources: Resources) -> checkouts.Checkouts:
+    seconds = resources.settings.workflow_task_seconds
+    return checkouts.Checkouts(resources.temporal, task_timeout=timedelta(seconds=seconds))
 
 
 def _key_ttl(resources: Resources) -> timedelta:

@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     # checkout
     fast_path: bool = True
     fast_step_seconds: float = 2
+    attempt_seconds: float = 10  # one regular attempt of a step; a dead worker's is retried after it
+    workflow_task_seconds: float = 10  # a dead worker's workflow task is given to another after it
     round_seconds: float = 60  # regular attempts before the order is marked needsAttention
     round_pause_seconds: float = 180  # until the next round starts by itself
     reconcile_every_seconds: int = 30

@@ -116,6 +116,7 @@ class CheckoutInput(Message):
     fast_step_seconds: float = 2
     round_seconds: float = 60
     round_pause_seconds: float = 180
+    attempt_seconds: float = 10  # how long after a worker's death its regular attempt counts as lost
     repair: bool = False  # after a terminated run: undo an open order, or bring a confirmed one to its end
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import func, text
 from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.errors import Conflict, InvalidRequest
@@ -48,7 +49,7 @@ async def bind(
         Conflict: `idempotency_in_progress`, the first request is still being answered.
     """
     flight = func.now() + timedelta(seconds=in_flight_seconds)
-    inserted = await session.exec(  # type: ignore[call-overload]
+    inserted = await session.exec(
         insert(IdempotencyKey)
         .values(
             user_id=request.user_id,
@@ -71,7 +72,7 @@ async def bind(
             },
             where=IdempotencyKey.expires_at < func.now(),  # type: ignore[arg-type]
         )
-        .returning(IdempotencyKey.order_id)
+        .returning(col(IdempotencyKey.order_id))
     )
     if inserted.first():
         return order_id, False

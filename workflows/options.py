@@ -6,12 +6,10 @@ from temporalio.common import RetryPolicy
 
 TASK_QUEUE = "checkout"
 
-# One step of a local attempt: above a slow database call, below the workflow task's ten seconds.
+# One attempt at writing something down.
 ATTEMPT = timedelta(seconds=10)
 
-FAST_RETRY = RetryPolicy(
-    initial_interval=timedelta(milliseconds=100), backoff_coefficient=2, maximum_attempts=3
-)
+FAST_RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=100), backoff_coefficient=2, maximum_attempts=3)
 
 ROUND_RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=500), backoff_coefficient=2, maximum_interval=timedelta(seconds=10)

@@ -110,7 +110,7 @@ class Steps:
             message,
             summary=name,
             schedule_to_close_timeout=timedelta(seconds=self._input.round_seconds),
-            start_to_close_timeout=options.ATTEMPT,
+            start_to_close_timeout=timedelta(seconds=self._input.attempt_seconds),
             retry_policy=options.ROUND_RETRY,
         )
         await workflow.wait_condition(lambda: handle.done() or stop())

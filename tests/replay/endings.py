@@ -93,7 +93,6 @@ def _undo_that_fails() -> FakeShop:
 
 async def record(directory: Path) -> None:
     """Play every ending, on the fast path and on regular activities, and write its history as JSON."""
-    directory.mkdir(parents=True, exist_ok=True)
     server = str(Path(sys.executable).with_name("temporal-test-server"))
     environment = await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=server, data_converter=pydantic_data_converter
@@ -133,6 +132,8 @@ def _portable(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    asyncio.run(record(Path(sys.argv[1])))
+    target = Path(sys.argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    asyncio.run(record(target))
     sys.stdout.flush()
     os._exit(0)
