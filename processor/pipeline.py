@@ -98,6 +98,8 @@ class Pipeline:
             result = await self._refusal(call, error)
         except ConnectionDrop:
             return Dropped()
+        except asyncio.CancelledError:  # the process ends: the outcome is not known, so no answer is the honest one
+            return Dropped()
         except UNREACHABLE:
             log.warning("the database did not answer (%s)", call.request_id, exc_info=True)
             result = api_error(503, saved=False).reply()
