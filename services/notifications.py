@@ -18,9 +18,7 @@ async def queue(
     """Queue one message for (order, kind, channel); False when it was queued before, and then nothing changes."""
     statement = (
         insert(Message)
-        .values(
-            id=uuid7(), order_id=order_id, customer_id=customer_id, kind=kind, channel=channel, data=dict(data)
-        )
+        .values(id=uuid7(), order_id=order_id, customer_id=customer_id, kind=kind, channel=channel, data=dict(data))
         .on_conflict_do_nothing(index_elements=["order_id", "kind", "channel"])
         .returning(col(Message.id))
     )
