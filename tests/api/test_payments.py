@@ -101,7 +101,7 @@ async def test_only_staff_may_look_at_a_payment(http: httpx.AsyncClient, setting
     _, staff = await signed_in(http, settings, "support")
     missing = await http.get(path, headers=staff)
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
-    assert (await http.get("/api/payments/nonsense", headers=staff)).status_code == 422
+    assert (await http.get("/api/payments/nonsense", headers=staff)).status_code == 404
     assert (await http.get("/api/payments/nonsense", headers=shopper)).status_code == 403
 
 

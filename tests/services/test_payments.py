@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from core.db import Sessions, make_engine, make_sessions
 from core.settings import Settings
@@ -254,7 +255,7 @@ async def test_an_amount_that_the_processor_does_not_take_is_refused(order: Purc
 
 
 async def test_a_wrong_key_is_an_outage_and_no_decline(order: Purchase, processor_url: str) -> None:
-    wrong = Processor(Settings(processor_url=processor_url, processor_api_key="no key"))  # type: ignore[arg-type]
+    wrong = Processor(Settings(processor_url=processor_url, processor_api_key=SecretStr("no key")))
     order.processor = wrong
     with pytest.raises(ProcessorMisconfigured) as raised:
         await order.authorize()
