@@ -95,7 +95,7 @@ async def serve(settings: Settings, services: Collection[Service], host: str, po
     configure_logging(settings, name)
     configure_telemetry(settings, name)
     app = create_app(settings, services)
-    servers = [_Server(app, app, host, port)]
+    servers = [_Server(app, app, host, port, settings.trusted_proxies)]
     if settings.metrics_port:
         servers.append(_Server(app, _metrics_app(app), host, settings.metrics_port))
     loop = asyncio.get_running_loop()
@@ -127,7 +127,7 @@ def _metrics_app(api: FastAPI) -> FastAPI:
 class _Server(uvicorn.Server):
     """Leaves signals to `serve` (uvicorn would raise them again at the end) and closes streams before it waits."""
 
-    def __init__(self, api: FastAPI, app: FastAPI, host: str, port: int) -> None:
+    def __init__(self, api: FastAPI, app: FastAPI, host: str, port: int, trusted: str = "") -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -138,6 +138,8 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=bool(trusted),
+                forwarded_allow_ips=trusted or None,
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )

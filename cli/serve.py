@@ -1,9 +1,9 @@
 """`mercato serve`: the API, every service in one process or some of them alone."""
 
-import asyncio
 from typing import Annotated
 
 import typer
+import uvloop
 
 from cli.running import present_settings
 from core.settings import SERVICE_PORTS
@@ -21,4 +21,4 @@ def serve(
     own_port = SERVICE_PORTS[services[0]] if service else settings.port
     from api import main
 
-    asyncio.run(main.serve(settings, services, host or settings.host, port or own_port))
+    uvloop.run(main.serve(settings, services, host or settings.host, port or own_port))

@@ -70,7 +70,7 @@ async def bind(
                 "created_at": func.now(),
                 "expires_at": func.now() + ttl,
             },
-            where=IdempotencyKey.expires_at < func.now(),  # type: ignore[arg-type]
+            where=IdempotencyKey.expires_at < func.now(),
         )
         .returning(col(IdempotencyKey.order_id))
     )
