@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import os
 import sys
+import time
 from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +43,7 @@ class Platform:
         self.state = Running(pid=os.getpid(), state="starting")
         self._supervisor: Supervisor | None = None
         self._stop = asyncio.Event()
+        self._asked_at: float | None = None
         self._colours: dict[str, int] = {}
         self._coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
@@ -62,8 +64,14 @@ class Platform:
         return wanted
 
     def ask_to_stop(self) -> None:
-        """First asked: end in order. Asked again while that goes on: end at once."""
-        if self._stop.is_set() and self._supervisor:
+        """First asked: end in order. Asked again while that goes on: end at once.
+
+        One wish may arrive twice, from `make` and from the terminal: within a second it counts once.
+        """
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+        elif now - self._asked_at > 1 and self._supervisor:
             self._supervisor.kill()
         self._stop.set()
 

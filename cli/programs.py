@@ -10,12 +10,12 @@ from core.settings import Settings
 from models.types import Service
 
 MERCATO = (sys.executable, "-m", "cli.main")
-API_NEEDS_OWN_ROLES_ONLY = ("MERCATO_DATABASE_URL", "MERCATO_PROCESSOR_DATABASE_URL")
+OWNERS_ADDRESSES = ("MERCATO_DATABASE_URL", "MERCATO_PROCESSOR_DATABASE_URL")
 
 
 def app_environment(settings: Settings, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of API and worker: every address, each service's own role, never the owner's password."""
-    environment = {name: value for name, value in os.environ.items() if name not in API_NEEDS_OWN_ROLES_ONLY}
+    environment = {name: value for name, value in os.environ.items() if name not in OWNERS_ADDRESSES}
     environment |= {f"MERCATO_{s.value.upper()}_DATABASE_URL": settings.service_database_url(s) for s in Service}
     environment |= {
         "MERCATO_DATA_DIR": str(settings.data_dir.resolve()),

@@ -199,7 +199,7 @@ class Platform:
         """Another API process: all services, or some of them alone."""
         port = port or free_port()
         program = programs.api({**self.env, **(env or {})}, HOST, port, services, name=f"api-{port}")
-        return RunningApi(self.stack, replace(program, restarts=0), f"http://{HOST}:{port}").start()  # type: ignore[return-value]
+        return RunningApi(self.stack, replace(program, restarts=0), f"http://{HOST}:{port}").start()
 
     def start_worker(self, env: Mapping[str, str] | None = None) -> Running:
         """Another worker process."""

@@ -215,7 +215,7 @@ def test_an_outside_server_that_does_not_answer_is_named(tmp_path: Path) -> None
     assert "Traceback" not in refused.stderr
 
 
-def test_outside_servers_take_the_place_of_embedded_ones(
+def test_outside_servers_take_the_place_of_embedded_ones_and_ctrl_c_ends_the_rest(
     tmp_path: Path, stack: Stack, redis_url: str, temporal_address: str
 ) -> None:
     outside = make_installation(tmp_path / "data")
@@ -224,12 +224,18 @@ def test_outside_servers_take_the_place_of_embedded_ones(
         "MERCATO_REDIS_URL": redis_url,
         "MERCATO_TEMPORAL_ADDRESS": temporal_address,
     }
-    outside.up()
-    try:
+    command = [sys.executable, "-m", "cli.main", "up"]
+    with subprocess.Popen(command, env=outside.environment, stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout is not None
+        said = list(iter(up.stdout.readline, "Mercato is ready\n"))
+        assert any(line.startswith("api       | ") for line in said)
         assert is_ready(outside)
         assert {one["name"] for one in outside.running["programs"]} == {"processor", "api", "worker"}
-    finally:
-        assert outside.mercato("down").returncode == 0
+        up.send_signal(signal.SIGINT)
+        up.send_signal(signal.SIGINT)  # `make` and the terminal may both pass it on
+        assert within(5, lambda: not is_open(outside.port))
+        up.stdout.read()
+        assert up.wait(timeout=20) == 0
 
 
 def test_an_unfit_setting_is_named() -> None:
