@@ -4,6 +4,10 @@ A reservation is `active`, then `committed` or `released`, once. Every change is
 state, so it can be repeated, raced and replayed. Stock rows are always locked in the order of their ids, and never
 before a reservation's row that exists already: orders that share products wait for each other and do not deadlock.
 
+New stock is always computed from the row that was locked (`locked`), never from the row being updated: PostgreSQL first
+tries an update on the version that the statement's snapshot shows, and checks constraints on it, before it notices that
+there is a newer one.
+
 Lock and statement timeouts leave here as the driver's errors: the caller's transaction is gone and may be run again.
 """
 
@@ -37,20 +41,21 @@ _RESERVE = text("""
         FROM held h CROSS JOIN unnest(CAST(:products AS bigint[]), CAST(:quantities AS integer[]))
             AS w (product_id, quantity)
     ), locked AS MATERIALIZED (
-        SELECT s.product_id, s.on_hand - s.reserved AS available
+        SELECT s.product_id, s.on_hand, s.reserved
         FROM catalog.stock s JOIN wanted w USING (product_id)
         ORDER BY s.product_id FOR NO KEY UPDATE OF s
     ), short AS MATERIALIZED (
-        SELECT w.product_id, w.quantity, coalesce(l.available, 0) AS available
+        SELECT w.product_id, w.quantity, coalesce(l.on_hand - l.reserved, 0) AS available
         FROM wanted w LEFT JOIN locked l USING (product_id)
-        WHERE coalesce(l.available, 0) < w.quantity
+        WHERE coalesce(l.on_hand - l.reserved, 0) < w.quantity
     ), granted AS MATERIALIZED (
-        SELECT * FROM wanted WHERE NOT EXISTS (SELECT FROM short)
+        SELECT w.order_id, w.product_id, w.quantity, l.on_hand, l.reserved
+        FROM wanted w JOIN locked l USING (product_id) WHERE NOT EXISTS (SELECT FROM short)
     ), lines AS (
         INSERT INTO catalog.reservation_lines (order_id, product_id, quantity)
         SELECT order_id, product_id, quantity FROM granted
     ), taken AS (
-        UPDATE catalog.stock s SET reserved = s.reserved + g.quantity
+        UPDATE catalog.stock s SET on_hand = g.on_hand, reserved = g.reserved + g.quantity
         FROM granted g WHERE s.product_id = g.product_id
     ), booked AS (
         INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, order_id)
@@ -84,11 +89,11 @@ _END = """
         UPDATE catalog.reservations SET state = '{state}', ended_at = clock_timestamp()
         WHERE order_id = :order_id AND state = 'active' RETURNING order_id
     ), locked AS MATERIALIZED (
-        SELECT s.product_id, l.quantity
+        SELECT s.product_id, s.on_hand, s.reserved, l.quantity
         FROM ended e JOIN catalog.reservation_lines l USING (order_id) JOIN catalog.stock s USING (product_id)
         ORDER BY s.product_id FOR NO KEY UPDATE OF s
     ), changed AS (
-        UPDATE catalog.stock s SET on_hand = s.on_hand - {sold}, reserved = s.reserved - l.quantity
+        UPDATE catalog.stock s SET on_hand = l.on_hand - {sold}, reserved = l.reserved - l.quantity
         FROM locked l WHERE s.product_id = l.product_id
     ), booked AS (
         INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, order_id)
@@ -115,7 +120,7 @@ _SET_ON_HAND = text("""
     WITH before AS MATERIALIZED (
         SELECT product_id, on_hand, reserved FROM catalog.stock WHERE product_id = :product_id FOR NO KEY UPDATE
     ), changed AS (
-        UPDATE catalog.stock s SET on_hand = :on_hand
+        UPDATE catalog.stock s SET on_hand = :on_hand, reserved = b.reserved
         FROM before b WHERE s.product_id = b.product_id AND b.reserved <= :on_hand AND b.on_hand <> :on_hand
     ), booked AS (
         INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, actor, reason)
