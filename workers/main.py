@@ -129,6 +129,8 @@ def make_worker(resources: Resources) -> Worker:
         activities=activities_of(resources),
         interceptors=interceptors,
         graceful_shutdown_timeout=GRACE,
+        # tasks of runs cached by a worker that died wait this long before another worker may have them
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=settings.workflow_task_seconds),
         max_concurrent_activities=50,
         max_concurrent_local_activities=50,
     )

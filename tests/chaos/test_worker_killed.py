@@ -1,0 +1,76 @@
+"""`kill -9` of the worker before and after each step's effect, on both paths (R1): every order still ends right."""
+
+import asyncio
+
+import pytest
+
+from tests.chaos.shop import STOCK, Shop, eventually
+from tests.stack import Platform, RunningApi
+
+STEPS = ("prepare", "reserve", "authorize", "confirm", "capture", "clear_cart", "notify")
+KILLS = [f"{step}:{moment}" for step in STEPS for moment in ("before", "after")]
+
+
+@pytest.fixture(params=["fast", "regular"])
+def via(request: pytest.FixtureRequest, arena: Platform) -> str:
+    """The address of an API whose checkouts take this path."""
+    if request.param == "fast":
+        return arena.base_url
+    api: RunningApi = request.getfixturevalue("regular_api")
+    return api.base_url
+
+
+@pytest.mark.parametrize("kill", KILLS)
+async def test_a_worker_killed_at_a_step_costs_nothing(kill: str, via: str, arena: Platform, shop: Shop) -> None:
+    product, headers = await shop.product(), await shop.shopper()
+    await arena.worker.stop()
+    doomed = await asyncio.to_thread(arena.start_worker, {"MERCATO_CRASH_AT": kill})
+    placed = await shop.place(headers, product, via=via)
+    assert placed.status_code == 202
+    order_id = placed.json()["orderId"]
+    await doomed.died()
+    await arena.worker.restart()
+
+    await shop.until(headers, order_id, status="confirmed", paymentStatus="captured")
+    (intent,) = await shop.books(order_id)
+    assert (intent["captured"], intent["charges"]) == (5000, 1)
+    assert await shop.stock(product) == (STOCK - 2, 0)
+
+    async def cart_is_empty() -> bool:
+        cart = await shop.http.get("/api/cart", headers=headers)
+        return not cart.json()["lines"]
+
+    await eventually(cart_is_empty)
+    query = "SELECT count(*) FROM notifications.messages WHERE order_id = $1::uuid"
+
+    async def told() -> bool:
+        return bool(await shop.database.fetchval(query, order_id))
+
+    await eventually(told)
+    assert await shop.database.fetchval(query, order_id) == 1
+
+
+@pytest.mark.parametrize(
+    "kill", ["void:before", "void:after", "release:before", "release:after", "close:before", "close:after"]
+)
+async def test_a_worker_killed_during_undo_loses_none_of_it(kill: str, via: str, arena: Platform, shop: Shop) -> None:
+    """R30: compensations delivered twice give back once."""
+    product, headers = await shop.product(), await shop.shopper()
+    placed = await shop.place(headers, product, via=via, paymentMethodId="pm_card_chargeDeclined")
+    order_id = placed.json()["orderId"]
+    await shop.until(headers, order_id, status="action_required")
+    await arena.worker.stop()
+    doomed = await asyncio.to_thread(arena.start_worker, {"MERCATO_CRASH_AT": kill})
+    await shop.http.post(
+        f"/api/orders/{order_id}/cancel", json={}, headers={**headers, "Idempotency-Key": kill, "Prefer": "wait=0"}
+    )
+    await doomed.died()
+    await arena.worker.restart()
+
+    await shop.until(headers, order_id, status="cancelled")
+    assert await shop.stock(product) == (STOCK, 0)
+    assert all(intent["captured"] == intent["amount_authorized_open"] == 0 for intent in await shop.books(order_id))
+
+
+async def test_afterwards_every_invariant_holds(shop: Shop) -> None:
+    await shop.checked()
