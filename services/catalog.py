@@ -121,6 +121,7 @@ async def create(session: AsyncSession, product: Product) -> StockedProduct:
         InvalidRequest: `unknown_category`.
         Conflict: `sku_taken`.
     """
+    await _require_category(session, product.category)
     await _write(session, product)
     await (await session.connection()).execute(_ADD_STOCK, {"product_id": product.id})
     assert product.id is not None
@@ -135,6 +136,8 @@ async def update(session: AsyncSession, product_id: int, changes: Mapping[str, A
         InvalidRequest: `unknown_category`.
         Conflict: `sku_taken`.
     """
+    if "category" in changes:
+        await _require_category(session, changes["category"])
     product = await session.get(Product, product_id, with_for_update={"key_share": True})
     if product is None:
         raise NotFound("There is no such product.")
@@ -160,7 +163,6 @@ async def priced(session: AsyncSession, product_ids: Sequence[int]) -> dict[int,
 
 
 async def _write(session: AsyncSession, product: Product) -> None:
-    await _require_category(session, product.category)
     sku = product.sku  # the object cannot be read once its transaction has failed
     session.add(product)
     try:

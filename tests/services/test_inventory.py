@@ -165,9 +165,9 @@ async def test_a_count_that_waits_sees_what_was_given_back_meanwhile(warehouse: 
 async def _until_somebody_waits_for(warehouse: Warehouse, holder: AsyncSession) -> None:
     connection = await holder.connection()
     backend = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
-    blocked = "SELECT FROM pg_stat_activity WHERE :backend = ANY (pg_blocking_pids(pid))"
+    blocked = "SELECT pid FROM pg_stat_activity WHERE :backend = ANY (pg_blocking_pids(pid))"
     async with asyncio.timeout(1.5):
-        while not await warehouse.rows(blocked, backend=backend):
+        while not await warehouse.rows(blocked, backend=backend):  # noqa: ASYNC110 - nobody tells when that is
             await asyncio.sleep(0.01)
 
 
