@@ -51,8 +51,12 @@ class Purchase:
 
     async def fault(self, mode: str, *operations: str, **settings: Any) -> None:
         """The next of `operations` for this order goes wrong."""
-        fault = {"mode": mode, "operations": operations, "order_id": str(self.order_id), "times": 1, **settings}
-        (await self.admin.put("/test/faults", json=fault)).raise_for_status()
+        await self.faults({"mode": mode, "operations": operations, **settings})
+
+    async def faults(self, *faults: dict[str, Any]) -> None:
+        """Each of them strikes once for this order, if it does not say otherwise."""
+        armed = [{"order_id": str(self.order_id), "times": 1, **fault} for fault in faults]
+        (await self.admin.put("/test/faults", json=armed)).raise_for_status()
 
     async def heal(self) -> None:
         (await self.admin.delete("/test/faults", params={"order_id": str(self.order_id)})).raise_for_status()

@@ -311,6 +311,14 @@ async def test_a_hold_that_lapsed_at_the_processor_is_booked_as_let_go(order: Pu
     assert await order.ledger() == ["authorize", "void"]
 
 
+async def test_a_capture_of_another_amount_is_not_booked(order: Purchase) -> None:
+    path = f"/v1/payment_intents/{(await order.authorize()).intent_id}/capture"
+    (await order.admin.post(path, data={"amount_to_capture": "100"}, headers=KEY)).raise_for_status()
+    with pytest.raises(ProcessorMismatch):
+        await order.capture()
+    assert await order.ledger() == ["authorize"]
+
+
 # --- void ----------------------------------------------------------------------------------------------------------
 
 
@@ -408,6 +416,24 @@ async def test_a_void_gives_back_what_a_confirm_under_way_has_just_held(order: P
     late = asyncio.create_task(order.authorize())
     await until(lambda: _is_held(order))
     assert (await insist(order.void)).status is VOIDED
+    with pytest.raises(Conflict) as raised:
+        await late
+    assert raised.value.code == "payment_voided"
+    assert await order.money() == (0, 0, 0)
+    assert await order.ledger() == ["authorize", "void"]
+
+
+async def test_a_confirm_under_way_lets_go_itself_when_the_void_could_not(order: Purchase, patient: Processor) -> None:
+    order.processor = patient
+    await order.faults(
+        {"mode": "latency_after", "operations": ["confirm"], "seconds": 1},
+        {"mode": "error_503", "operations": ["cancel"]},
+    )
+    late = asyncio.create_task(order.authorize())
+    await until(lambda: _is_held(order))
+    with pytest.raises(Unavailable):
+        await order.void()
+    assert await order.money() == (4999, 0, 1)
     with pytest.raises(Conflict) as raised:
         await late
     assert raised.value.code == "payment_voided"
