@@ -106,3 +106,14 @@ async def insist(call: Callable[[], Awaitable[T]], times: int = 10) -> T:
         except Unavailable:
             continue
     return await call()
+
+
+async def is_held(order: Purchase) -> bool:
+    """Whether the processor holds money for it."""
+    return (await order.money())[0] > 0
+
+
+async def was_sent(order: Purchase) -> bool:
+    """Whether a confirm has been noted as sent."""
+    attempts = await order.attempts()
+    return bool(attempts) and attempts[0].tries > 0
