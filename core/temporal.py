@@ -15,10 +15,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from core.settings import Settings
 from models.errors import Unavailable
 
+DATA_CONVERTER = pydantic_data_converter
+NEEDS_ATTENTION = SearchAttributeKey.for_bool("NeedsAttention")
 SEARCH_ATTRIBUTES = (
     SearchAttributeKey.for_keyword("OrderStatus"),
     SearchAttributeKey.for_keyword("CustomerId"),
-    SearchAttributeKey.for_bool("NeedsAttention"),
+    NEEDS_ATTENTION,
     SearchAttributeKey.for_keyword("FailureStep"),
     SearchAttributeKey.for_int("OrderTotal"),  # minor units
 )
@@ -29,7 +31,7 @@ async def connect(settings: Settings, *, runtime: Runtime | None = None, lazy: b
     return await Client.connect(
         settings.temporal_address or f"{settings.host}:{settings.temporal_port}",
         namespace=settings.temporal_namespace,
-        data_converter=pydantic_data_converter,
+        data_converter=DATA_CONVERTER,
         plugins=[OpenTelemetryPlugin(add_temporal_spans=bool(settings.otlp_endpoint))],
         runtime=runtime,
         lazy=lazy,
