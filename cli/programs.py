@@ -25,6 +25,8 @@ def app_environment(settings: Settings, extra: Mapping[str, str] | None = None) 
         "MERCATO_PROCESSOR_URL": settings.processor_url,
         "MERCATO_PUBLIC_URL": settings.public_url,
         "MERCATO_WORKER_METRICS_PORT": str(settings.worker_metrics_port),
+        # a proxy of this shell's is not the way to our own processor
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY", ""), "127.0.0.1", "localhost"])),
         "PYTHONUNBUFFERED": "1",
     }
     return environment | dict(extra or {})

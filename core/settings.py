@@ -59,8 +59,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = 8080
     processor_port: int = 5010
-    postgres_port: int = 5432
-    redis_port: int = 6379
+    postgres_port: int = 54320  # not 5432: that may be your own
+    redis_port: int = 63790
     temporal_port: int = 7233
     temporal_ui_port: int = 8233
     worker_metrics_port: int = 9464

@@ -1,8 +1,8 @@
 """A worker's own small HTTP face: alive, ready, metrics."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -20,14 +20,15 @@ async def _metrics(_: Request) -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def serve_health(host: str, port: int) -> AsyncIterator[None]:
     """Serve /health/live, /health/ready and /metrics on `port` (0: not at all) while the worker polls."""
     if not port:
         yield
         return
     routes = [Route("/health/live", _ready), Route("/health/ready", _ready), Route("/metrics", _metrics)]
-    server = _Server(uvicorn.Config(Starlette(routes=routes), host=host, port=port, log_config=None, lifespan="off"))
+    app = Starlette(routes=routes)
+    server = _Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off"))
     task = asyncio.create_task(server.serve())
     try:
         yield
@@ -39,5 +40,6 @@ async def serve_health(host: str, port: int) -> AsyncIterator[None]:
 class _Server(uvicorn.Server):
     """Leaves signals to the worker."""
 
-    def install_signal_handlers(self) -> None:
-        return
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
