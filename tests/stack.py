@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 import asyncpg
 
-from cli import embedded, programs
+from cli import embedded, probes, programs
 from cli.databases import provision_processor
 from cli.process import Program
 from cli.supervisor import Supervisor
@@ -194,11 +194,17 @@ class Platform:
     worker: Running = field(init=False)
 
     def start_api(
-        self, services: Sequence[Service] = (), port: int | None = None, env: Mapping[str, str] | None = None
+        self,
+        services: Sequence[Service] = (),
+        port: int | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        ready: str = "/health/ready",
     ) -> RunningApi:
-        """Another API process: all services, or some of them alone."""
+        """Another API process: all services, or some of them alone; `ready` may be /health/live for a crippled one."""
         port = port or free_port()
         program = programs.api({**self.env, **(env or {})}, HOST, port, services, name=f"api-{port}")
+        program = replace(program, ready=probes.http(HOST, port, ready))
         return RunningApi(self.stack, replace(program, restarts=0), f"http://{HOST}:{port}").start()
 
     def start_worker(self, env: Mapping[str, str] | None = None) -> Running:
