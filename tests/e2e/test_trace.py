@@ -1,0 +1,44 @@
+"""One checkout is one trace: HTTP, workflow, activities, SQL and the processor, over two processes."""
+
+import asyncio
+
+from tests.chaos.shop import Shop, eventually
+from tests.core.test_telemetry import receiver
+from tests.stack import Platform
+
+
+async def test_a_checkout_is_one_trace_from_http_to_sql_and_processor(platform: Platform) -> None:
+    async with receiver() as found, Shop.open(platform) as shop:
+        traced = {"MERCATO_OTLP_ENDPOINT": found.url}
+        await platform.worker.stop()
+        api = await asyncio.to_thread(platform.start_api, env=traced)
+        worker = await asyncio.to_thread(platform.start_worker, traced)
+        try:
+            product, headers = await shop.product(), await shop.shopper()
+            placed = await shop.place(headers, product, via=api.base_url)
+            await shop.until(headers, placed.json()["orderId"], status="confirmed", paymentStatus="captured")
+            trace_id = bytes.fromhex(placed.headers["X-Trace-Id"])
+            wanted = (
+                "POST /api/orders/place",
+                "StartWorkflow:CheckoutWorkflow",
+                "RunWorkflow:CheckoutWorkflow",
+                "RunActivity:reserve",
+                "RunActivity:authorize",
+                "INSERT",
+                "POST",
+            )
+
+            async def names() -> set[str]:
+                return {span.name for span in found.spans if span.trace_id == trace_id}
+
+            async def complete() -> bool:
+                seen = await names()
+                return all(any(name.startswith(want) for name in seen) for want in wanted)
+
+            await worker.stop()  # flushes
+            await api.stop()
+            await eventually(complete, 10)
+        finally:
+            await worker.stop()
+            await api.stop()
+            await platform.worker.restart()
