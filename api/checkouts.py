@@ -20,6 +20,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from core.telemetry import current_trace_id
 from core.temporal import TemporalConnector
 from models.errors import Conflict, MercatoError, Unavailable
 from models.messages import CheckoutInput, CheckoutResult, StaffAction, UsePaymentMethod
@@ -59,6 +60,7 @@ async def start(through: Checkouts, checkout: CheckoutInput, wait: float) -> Non
                 search_attributes=_attributes(checkout),
                 static_summary=_summary(checkout),
                 task_timeout=through.task_timeout,
+                memo=_memo(),
             )
             return
         operation = _start_operation(through, checkout)
@@ -143,11 +145,18 @@ def _start_operation(
         search_attributes=_attributes(checkout),
         static_summary=_summary(checkout),
         task_timeout=through.task_timeout,
+        memo=_memo(),
     )
 
 
 def _summary(checkout: CheckoutInput) -> str:
     return f"Order {order_number(checkout.order_id)}"
+
+
+def _memo() -> dict[str, str]:
+    """The trace that began it, for whoever finds the order in the UI."""
+    trace_id = current_trace_id()
+    return {"traceId": trace_id} if trace_id else {}
 
 
 def _attributes(checkout: CheckoutInput) -> TypedSearchAttributes:

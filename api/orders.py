@@ -7,7 +7,6 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
-from opentelemetry import trace
 from pydantic import Field
 
 from api import checkouts
@@ -23,6 +22,7 @@ from api.order_views import (
 )
 from api.routing import Router
 from api.shapes import RequestModel
+from core.telemetry import current_trace_id
 from models.errors import BadRequest, Conflict, InvalidRequest, MercatoError, PaymentRequired, Unavailable
 from models.messages import CheckoutInput, StaffAction, UsePaymentMethod
 from models.orders import Order
@@ -101,7 +101,12 @@ Wait = Annotated[float, Depends(seconds_to_wait)]
 SeenOrder = Annotated[Order, Depends(may_see)]
 
 
-@router.post("/api/orders/place", status_code=201, response_model=OrderView)
+STILL_GOING: dict[int | str, dict[str, Any]] = {
+    202: {"model": OrderView, "description": "Still going, or waiting for the shopper: follow the events"}
+}
+
+
+@router.post("/api/orders/place", status_code=201, response_model=OrderView, responses=STILL_GOING)
 async def place(
     request: Request, user: CurrentUser, key: Key, wait: Wait, resources: ResourcesDep, body: PlaceOrder
 ) -> Response:
@@ -120,7 +125,7 @@ async def place(
         await _release(resources, bound)
 
 
-@router.post("/api/orders/{order_id}/payment", status_code=201, response_model=OrderView)
+@router.post("/api/orders/{order_id}/payment", status_code=201, response_model=OrderView, responses=STILL_GOING)
 async def pay(
     request: Request, user: CurrentUser, order: SeenOrder, key: Key, wait: Wait, resources: ResourcesDep, body: PayOrder
 ) -> Response:
@@ -142,7 +147,7 @@ async def pay(
         await _release(resources, bound)
 
 
-@router.post("/api/orders/{order_id}/cancel", response_model=OrderView)
+@router.post("/api/orders/{order_id}/cancel", response_model=OrderView, responses=STILL_GOING)
 async def cancel(
     request: Request,
     user: CurrentUser,
@@ -249,7 +254,7 @@ async def _bind_placement(
                 checkout,
                 currency=settings.currency,
                 shipping_address=body.shipping_address.model_dump(by_alias=True) if body.shipping_address else None,
-                trace_id=_trace_id(),
+                trace_id=current_trace_id(),
             )
     return order_id, repeat
 
@@ -341,11 +346,6 @@ def _checkouts(resources: Resources) -> checkouts.Checkouts:
 
 def _key_ttl(resources: Resources) -> timedelta:
     return timedelta(days=resources.settings.idempotency_ttl_days)
-
-
-def _trace_id() -> str | None:
-    context = trace.get_current_span().get_span_context()
-    return f"{context.trace_id:032x}" if context.is_valid else None
 
 
 def _cursor(cursor: str | None) -> UUID | None:

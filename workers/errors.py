@@ -4,6 +4,7 @@ import os
 import signal
 from typing import Any
 
+from loguru import logger
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
@@ -20,6 +21,10 @@ class ErrorInterceptor(Interceptor):
 
 class _Translate(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        with logger.contextualize(order_id=order_of(activity.info().workflow_id)):
+            return await self._translated(input)
+
+    async def _translated(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         try:
             return await super().execute_activity(input)
         except MercatoError as error:
@@ -27,6 +32,12 @@ class _Translate(ActivityInboundInterceptor):
             raise ApplicationError(
                 error.detail, error.extra, type=error.code, non_retryable=not error.retryable, category=category
             ) from error
+
+
+def order_of(workflow_id: str | None) -> str | None:
+    """The order that `checkout-{id}` or `repair-{id}` is about."""
+    kind, _, order_id = (workflow_id or "").partition("-")
+    return order_id if kind in ("checkout", "repair") else None
 
 
 class CrashInterceptor(Interceptor):
