@@ -19,6 +19,7 @@ def make_engine(url: str, *, application: str = "mercato", pool_size: int = 8) -
         max_overflow=pool_size,
         pool_timeout=3,
         pool_pre_ping=True,
+        hide_parameters=True,  # they are people's data; errors are logged and kept
         connect_args={
             "timeout": 3,
             "command_timeout": 6,

@@ -5,6 +5,7 @@ import signal
 from typing import Any
 
 from loguru import logger
+from sqlalchemy.exc import SQLAlchemyError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
@@ -31,7 +32,19 @@ class _Translate(ActivityInboundInterceptor):
             category = ApplicationErrorCategory.UNSPECIFIED if error.retryable else ApplicationErrorCategory.BENIGN
             raise ApplicationError(
                 error.detail, error.extra, type=error.code, non_retryable=not error.retryable, category=category
-            ) from error
+            ) from None
+        except (SQLAlchemyError, OSError) as error:
+            # Its text may carry SQL with a shopper's data in it, and histories are kept for long.
+            logger.opt(exception=error).warning("{step} could not be carried out", step=activity.info().activity_type)
+            raise ApplicationError(_in_short(error), type="dependency_unavailable") from None
+
+
+def _in_short(error: Exception) -> str:
+    """What is wrong, in one line that staff can read, without statement or parameters."""
+    cause = getattr(error, "orig", None) or error
+    deepest = cause.__cause__ or cause
+    first_line = (str(deepest).splitlines() or [""])[0]
+    return f"{type(deepest).__name__}: {first_line}"[:200]
 
 
 def order_of(workflow_id: str | None) -> str | None:
