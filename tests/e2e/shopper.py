@@ -134,21 +134,20 @@ class Shopper:
         headers = {**self.headers, "Idempotency-Key": key or uuid4().hex, "Prefer": f"wait={wait:g}"}
         return await self.http.post(path, json=body, headers=headers)
 
-    async def insist(self, send: Callable[[], Awaitable[httpx.Response]], seconds: float = 40) -> httpx.Response:
-        """As a good client: again, with the same key, while the answer is 503 or that the first is under way."""
-
-        async def look() -> httpx.Response | None:
-            try:
-                answer = await send()
-            except httpx.TransportError:
-                return None
-            again = answer.status_code == 503 or (
-                answer.status_code == 409 and answer.json()["code"] == "idempotency_in_progress"
-            )
-            return None if again else answer
-
-        answer: httpx.Response = await eventually(look, seconds)
-        return answer
+    async def insist(self, send: Callable[[], Awaitable[httpx.Response]], seconds: float = 60) -> httpx.Response:
+        """As a good client: again, with the same key and when told to, while the answer is 503 or that the first
+        request is still under way, or while nobody answers at all."""
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    answer = await send()
+                except httpx.TransportError:
+                    await asyncio.sleep(0.2)
+                    continue
+                under_way = answer.status_code == 409 and answer.json()["code"] == "idempotency_in_progress"
+                if answer.status_code != 503 and not under_way:
+                    return answer
+                await asyncio.sleep(int(answer.headers["retry-after"]))
 
     async def order(self, order_id: str) -> Json:
         return _json(await self.get(f"/api/orders/{order_id}"))
