@@ -25,7 +25,7 @@ class _Translate(ActivityInboundInterceptor):
         with logger.contextualize(order_id=order_of(activity.info().workflow_id)):
             return await self._translated(input)
 
-    async def _translated(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+    async def _translated(self, input: ExecuteActivityInput) -> Any:
         try:
             return await super().execute_activity(input)
         except MercatoError as error:

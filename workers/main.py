@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 from loguru import logger
-from services.processor import Processor
 from temporalio.client import (
     Client,
     Schedule,
@@ -37,6 +36,7 @@ from core.settings import Settings
 from models.messages import ReconcileInput
 from models.types import Service
 from services.pricing import Rates
+from services.processor import Processor
 from workers.errors import CrashInterceptor, ErrorInterceptor
 from workers.health import serve_health
 from workflows import options
