@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from loguru import logger
@@ -50,18 +51,7 @@ async def start(through: Checkouts, checkout: CheckoutInput, wait: float) -> Non
     client = await through.temporal.client()
     try:
         if wait < SHORTEST_WAIT:
-            await client.start_workflow(
-                CheckoutWorkflow.run,
-                checkout,
-                id=options.checkout_workflow_id(checkout.order_id),
-                task_queue=options.TASK_QUEUE,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                search_attributes=_attributes(checkout),
-                static_summary=_summary(checkout),
-                task_timeout=through.task_timeout,
-                memo=_memo(),
-            )
+            await client.start_workflow(CheckoutWorkflow.run, checkout, **_start_options(through, checkout))
             return
         operation = _start_operation(through, checkout)
         _ = await client.execute_update_with_start_workflow(
@@ -135,22 +125,21 @@ async def cancel(through: Checkouts, checkout: CheckoutInput, action: StaffActio
 def _start_operation(
     through: Checkouts, checkout: CheckoutInput
 ) -> "WithStartWorkflowOperation[CheckoutWorkflow, CheckoutResult]":
-    return WithStartWorkflowOperation(
-        CheckoutWorkflow.run,
-        checkout,
-        id=options.checkout_workflow_id(checkout.order_id),
-        task_queue=options.TASK_QUEUE,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-        search_attributes=_attributes(checkout),
-        static_summary=_summary(checkout),
-        task_timeout=through.task_timeout,
-        memo=_memo(),
-    )
+    return WithStartWorkflowOperation(CheckoutWorkflow.run, checkout, **_start_options(through, checkout))
 
 
-def _summary(checkout: CheckoutInput) -> str:
-    return f"Order {order_number(checkout.order_id)}"
+def _start_options(through: Checkouts, checkout: CheckoutInput) -> dict[str, Any]:
+    """One checkout an order, ever: a running one is joined, an ended one is not started again."""
+    return {
+        "id": options.checkout_workflow_id(checkout.order_id),
+        "task_queue": options.TASK_QUEUE,
+        "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
+        "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        "search_attributes": _attributes(checkout),
+        "static_summary": f"Order {order_number(checkout.order_id)}",
+        "task_timeout": through.task_timeout,
+        "memo": _memo(),
+    }
 
 
 def _memo() -> dict[str, str]:
