@@ -150,7 +150,8 @@ def _print(results: list[Replayed], directory: Path | None) -> None:
             _print_one(out, result)
     counted = Counter(result.outcome for result in results)
     words = ", ".join(f"{number} {WORDS[outcome]}" for outcome, number in counted.most_common())
-    out.print(f"[bold]Histories: {len(results)}.[/] {words}" if results else "[red]No history was found.[/]")
+    noun = "history" if len(results) == 1 else "histories"
+    out.print(f"[bold]{len(results)} {noun}:[/] {words}" if results else "[red]No history was found.[/]")
     if directory:
         out.print(f"Saved in {directory}: {len(results) - counted['unreadable']}", soft_wrap=True)
 

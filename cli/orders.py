@@ -1,0 +1,261 @@
+"""`mercato orders list` and `show`: what support staff ask for first."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.client import WorkflowExecutionDescription
+from temporalio.service import RPCError, RPCStatusCode
+
+from cli.api_client import ApiClient, ApiFailure, StreamEvent
+from cli.console import console, fail, money
+from cli.running import present_settings
+from core.settings import Settings
+from core.temporal import TemporalConnector
+from models.errors import Unavailable
+from models.types import OrderStatus
+
+SILENCE = 1.0  # seconds without an event: the log of an open order is told, its stream goes on
+STATUS_COLOURS = {"confirmed": "green", "action_required": "yellow", "pending": "yellow"}
+PAGE = 100
+
+Url = Annotated[str | None, typer.Option(help="Where the API is; the running platform's if not given.")]
+Email = Annotated[str, typer.Option(envvar="MERCATO_STAFF_EMAIL", help="Who asks; must be staff.")]
+Password = Annotated[str, typer.Option(envvar="MERCATO_STAFF_PASSWORD", help="Their password.", show_default=False)]
+DEMO_STAFF = "support@mercato.test"
+DEMO_PASSWORD = "mercato-demo-pass"
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def orders() -> None:
+    """List orders, or show one with its events."""
+
+
+@app.command("list")
+def list_orders(
+    status: Annotated[OrderStatus | None, typer.Option(help="Only orders in this state.")] = None,
+    needs_attention: Annotated[bool, typer.Option("--needs-attention", help="Only orders that stand still.")] = False,
+    customer: Annotated[UUID | None, typer.Option(help="Only this customer's.")] = None,
+    number: Annotated[str | None, typer.Option(help="The number people read out, like T9Q0N-V2WDC.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
+    url: Url = None,
+    staff_email: Email = DEMO_STAFF,
+    staff_password: Password = DEMO_PASSWORD,
+) -> None:
+    """List orders, newest first."""
+    query = {"status": status, "needsAttention": needs_attention or None, "customer": customer, "number": number}
+    filters = {name: str(value).lower() if value is True else str(value) for name, value in query.items() if value}
+    settings = present_settings()
+    try:
+        found = asyncio.run(_search(url or settings.public_url, (staff_email, staff_password), filters, limit))
+    except ApiFailure as error:
+        raise fail(str(error)) from error
+    _print_list(console(), found)
+
+
+@app.command()
+def show(
+    order: Annotated[str, typer.Argument(metavar="ORDER_ID_OR_NUMBER")],
+    url: Url = None,
+    staff_email: Email = DEMO_STAFF,
+    staff_password: Password = DEMO_PASSWORD,
+) -> None:
+    """Show one order: lines, payment, events, and where its workflow stands."""
+    settings = present_settings()
+    try:
+        asyncio.run(_show(settings, url or settings.public_url, (staff_email, staff_password), order))
+    except ApiFailure as error:
+        raise fail(str(error)) from error
+
+
+async def _search(url: str, staff: tuple[str, str], filters: dict[str, str], limit: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor: str | None = None
+    async with ApiClient(url) as api:
+        await api.login(*staff)
+        while len(found) < limit:
+            query = {**filters, "limit": str(min(limit - len(found), PAGE))} | ({"cursor": cursor} if cursor else {})
+            page = await api.get_json("GET", "/api/orders", params=query)
+            found += page["items"]
+            cursor = page["nextCursor"]
+            if not cursor:
+                break
+    return found
+
+
+async def _show(settings: Settings, url: str, staff: tuple[str, str], wanted: str) -> None:
+    out = console()
+    async with ApiClient(url) as api:
+        await api.login(*staff)
+        order = await _find(api, wanted)
+        payment = await api.call("GET", f"/api/payments/{order['id']}")
+        events = await events_of(api, order["id"])
+    _print_order(out, order)
+    if payment.status_code == 200:
+        print_payment(out, payment.json())
+    _print_events(out, events)
+    await _print_workflows(out, settings, order["id"])
+
+
+async def _find(api: ApiClient, wanted: str) -> dict[str, Any]:
+    try:
+        order_id = UUID(wanted)
+    except ValueError:
+        page = await api.get_json("GET", "/api/orders", params={"number": wanted})
+        if not page["items"]:
+            raise ApiFailure(f"There is no order {wanted}.") from None
+        found: dict[str, Any] = page["items"][0]
+        return found
+    response = await api.call("GET", f"/api/orders/{order_id}")
+    if response.status_code == 404:
+        raise ApiFailure(f"There is no order {wanted}.")
+    response.raise_for_status()
+    order: dict[str, Any] = response.json()
+    return order
+
+
+async def events_of(api: ApiClient, order_id: str) -> list[StreamEvent]:
+    """The order's log so far."""
+    async with api.events(f"/api/orders/{order_id}/events", last_event_id=0, silence=SILENCE) as events:
+        return [event async for event in events if event.seq is not None]
+
+
+# --- printing ------------------------------------------------------------------------------------------------------
+
+
+def _print_list(out: Console, found: list[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("number", "id", "status", "payment"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("total", justify="right", no_wrap=True)
+    table.add_column("placed (UTC)", no_wrap=True)
+    for order in found:
+        mark = " [red]![/]" if order["needsAttention"] else ""
+        table.add_row(
+            order["number"],
+            order["id"],
+            f"{_status(order['status'])}{mark}",
+            order["paymentStatus"],
+            money(order["total"]),
+            _time(order["createdAt"])[5:16],
+        )
+    out.print(table)
+    for order in found:
+        if order["attention"]:
+            out.print(f"[red]![/] {order['number']} {escape(_attention(order))}")
+    if not found:
+        out.print("No order fits.")
+
+
+def _print_order(out: Console, order: dict[str, Any]) -> None:
+    out.print(f"[bold]Order {order['number']}[/]  {_status(order['status'])}, payment {order['paymentStatus']}")
+    facts = {
+        "id": order["id"],
+        "customer": order["customerId"],
+        "placed": f"{_time(order['createdAt'])} UTC",
+        "changed": f"{_time(order['updatedAt'])} UTC",
+        "reason": order["reason"],
+        "trace": order["traceId"],
+        "waits for": _action(order["actionRequired"]),
+        "attention": _attention(order) if order["attention"] else None,
+    }
+    for name, value in facts.items():
+        if value:
+            colour = "red" if name == "attention" else "yellow" if name == "waits for" else "default"
+            out.print(f"  {name:<10} [{colour}]{escape(str(value))}[/]")
+    table = Table(box=None, header_style="bold")
+    for column, justify in (("product", "left"), ("sku", "left"), ("", "right"), ("each", "right"), ("total", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for line in order["lines"]:
+        cells = (money(line["unitPrice"]), money(line["lineTotal"]))
+        table.add_row(escape(line["name"]), escape(line["sku"]), f"{line['quantity']} x", *cells)
+    table.add_row("[bold]total[/]", "", "", "", f"[bold]{money(order['total'])}[/]")
+    out.print(table)
+
+
+def print_payment(out: Console, payment: dict[str, Any]) -> None:
+    """A payment with its attempts and its ledger."""
+    out.print(
+        f"[bold]Payment[/] {payment['status']}, {money(payment['amount'])}, intent {payment['intentId'] or 'none'}"
+    )
+    for attempt in payment["attempts"]:
+        declined = f" ({escape(attempt['declineCode'])})" if attempt["declineCode"] else ""
+        out.print(f"  card {attempt['attempt']}: {attempt['state']}{declined}")
+    table = Table(box=None, header_style="bold")
+    table.add_column("ledger")
+    table.add_column("account")
+    table.add_column("debit", justify="right")
+    table.add_column("credit", justify="right")
+    for transaction in payment["ledger"]:
+        for position, entry in enumerate(transaction["entries"]):
+            amount = money({"amount": abs(entry["amount"]), "currency": entry["currency"]})
+            sides = (amount, "") if entry["amount"] > 0 else ("", amount)
+            table.add_row("" if position else transaction["kind"], entry["account"], *sides)
+    if payment["ledger"]:
+        out.print(table)
+
+
+def _print_events(out: Console, events: list[StreamEvent]) -> None:
+    out.print("[bold]Events[/]")
+    for event in events:
+        told = event.data.get("declineCode") or event.data.get("detail") or event.data.get("step") or ""
+        at = event.data["at"][11:23]
+        out.print(f"  {event.seq:>4}  {at}  {event.type:<24} {escape(str(told))}".rstrip())
+
+
+async def _print_workflows(out: Console, settings: Settings, order_id: str) -> None:
+    try:
+        client = await TemporalConnector(settings).client()
+        for workflow_id in (f"checkout-{order_id}", f"repair-{order_id}"):
+            try:
+                description = await client.get_workflow_handle(workflow_id).describe()
+            except RPCError as error:
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    continue
+                raise
+            _print_workflow(out, description)
+            out.print(f"  {workflow_link(settings, workflow_id)}", soft_wrap=True)
+    except (Unavailable, RPCError) as error:
+        out.print(f"[yellow]Its workflow is not shown: {escape(str(error))}[/]")
+
+
+def _print_workflow(out: Console, description: WorkflowExecutionDescription) -> None:
+    status = description.status.name.lower() if description.status else "unknown"
+    out.print(f"[bold]Workflow[/] {description.id}: {status}, {description.history_length} events")
+    for pending in description.raw_description.pending_activities:
+        state = PendingActivityState.Name(pending.state).removeprefix("PENDING_ACTIVITY_STATE_").lower()
+        failure = f": {pending.last_failure.message}" if pending.last_failure.message else ""
+        out.print(f"  {pending.activity_type.name} {state}, attempt {pending.attempt}{escape(failure)}")
+
+
+def workflow_link(settings: Settings, workflow_id: str) -> str:
+    """The workflow's page in the Temporal UI."""
+    ui = settings.temporal_ui_url.rstrip("/")
+    return f"{ui}/namespaces/{settings.temporal_namespace}/workflows/{workflow_id}"
+
+
+def _status(status: str) -> str:
+    return f"[{STATUS_COLOURS.get(status, 'red')}]{status}[/]"
+
+
+def _attention(order: dict[str, Any]) -> str:
+    return f"{order['attention']['step']} stands still: {order['attention']['cause']}"
+
+
+def _action(action: dict[str, Any] | None) -> str | None:
+    if action is None:
+        return None
+    until = f" until {_time(action['deadline'])} UTC" if action["deadline"] else ""
+    return f"another card{until} ({action['reason']})" if action["type"] == "payment_method" else action["type"] + until
+
+
+def _time(text: str) -> str:
+    return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S")
