@@ -34,7 +34,7 @@ with workflow.unsafe.imports_passed_through():
         StaffAction,
         UsePaymentMethod,
     )
-    from models.types import Money, OrderStatus, PaymentStatus, ReservationState
+    from models.types import Money, OrderStatus, PaymentStatus, ReservationState, order_number
     from workflows.steps import Steps
 
 
@@ -58,8 +58,8 @@ class CheckoutWorkflow:
     @workflow.init
     def __init__(self, checkout: CheckoutInput) -> None:
         self._input = checkout
-        self._steps = Steps(checkout)
-        self._order = PreparedOrder(number="", status=OrderStatus.PENDING)
+        self._steps = Steps(checkout, self._headline)
+        self._order = PreparedOrder(number=order_number(checkout.order_id), status=OrderStatus.PENDING)
         self._status = OrderStatus.PENDING
         self._payment = PaymentStatus.NONE
         self._deadline: datetime | None = None
@@ -179,7 +179,8 @@ class CheckoutWorkflow:
         self._cards_answered = self._cards_sent
         deadline = self._deadline or workflow.now()
         self._steps.describe(
-            f"Waiting for another card until {deadline:%H:%M} UTC, declined: {declined}",
+            f"Waiting for another card until {deadline:%H:%M} UTC, declined: {declined}.\n\n"
+            "The shopper can send one, or staff by the update `use_payment_method`; `cancel` gives everything back.",
             status=self._status,
             total=self._order.total,
         )
@@ -261,13 +262,13 @@ class CheckoutWorkflow:
 
     # --- what people may do ----------------------------------------------------------------------------------------
 
-    @workflow.update(description="Waits for the outcome and answers it. Changes nothing. Input: none.")
+    @workflow.update(description="For the API: waits for the outcome and answers it. Changes nothing. Input: none.")
     async def placed(self) -> OrderOutcome:
         await workflow.wait_condition(lambda: self._answerable)
         return self._outcome()
 
     @workflow.update(
-        description="Cancel the order and give everything back, until it is confirmed. "
+        description="Cancel the order and give everything back; refused once it is confirmed. "
         'Input: {"actor": "you", "reason": "why"}'
     )
     async def cancel(self, action: StaffAction) -> OrderOutcome:
@@ -298,6 +299,7 @@ class CheckoutWorkflow:
                 AuditAction(
                     order_id=self._input.order_id, actor=card.actor, action="use_payment_method", reason=card.reason
                 ),
+                summary=f"{card.actor}: use_payment_method",
             )
         await workflow.wait_condition(
             lambda: self._closed or self._status is OrderStatus.CONFIRMED or self._cards_answered >= mine
@@ -325,6 +327,7 @@ class CheckoutWorkflow:
                 action=f"retry {', '.join(steps)}",
                 reason=action.reason,
             ),
+            summary=f"{action.actor}: retry {', '.join(steps)}",
         )
         return self._outcome()
 
@@ -381,6 +384,9 @@ class CheckoutWorkflow:
         why = ending.refusal.detail if ending.refusal else ending.reason
         if self._status.is_ended and why:
             return f"Order {self._order.number} is {self._status.value}: {why}"
+        return self._headline()
+
+    def _headline(self) -> str:
         return f"Order {self._order.number} is {self._status.value}, payment {self._payment.value}"
 
 

@@ -32,8 +32,9 @@ ORDER_TOTAL = SearchAttributeKey.for_int("OrderTotal")
 class Steps:
     """Carries out the steps of one run and knows which of them stand still, each with a decision of its own."""
 
-    def __init__(self, checkout: CheckoutInput) -> None:
+    def __init__(self, checkout: CheckoutInput, headline: Callable[[], str]) -> None:
         self._input = checkout
+        self._headline = headline  # where the order stands, for whoever reads why a step does not go on
         self._retry_asked: set[str] = set()
         self.parked: dict[str, str] = {}  # step -> cause
         self.holds_stock = False  # then a step that stands still prolongs the reservation
@@ -73,10 +74,14 @@ class Steps:
         await self._unpark(name)
         return False, None
 
-    async def note(self, activity: Any, message: Any) -> None:
-        """Something worth writing down, in its own time: retried until it is written."""
+    async def note(self, activity: Any, message: Any, summary: str | None = None) -> None:
+        """Something worth writing down, in its own time: retried until it is written. `summary` labels the timeline."""
         await workflow.execute_activity_method(
-            activity, message, start_to_close_timeout=options.ATTEMPT, retry_policy=options.ROUND_RETRY
+            activity,
+            message,
+            summary=summary,
+            start_to_close_timeout=options.ATTEMPT,
+            retry_policy=options.ROUND_RETRY,
         )
 
     def retry(self, step: str) -> list[str]:
@@ -124,8 +129,10 @@ class Steps:
         cause = _cause_of(failure)
         self.parked[name] = cause
         self._retry_asked.discard(name)
+        next_round = workflow.now() + timedelta(seconds=self._input.round_pause_seconds)
         workflow.set_current_details(
-            f"**{name} stands still:** {cause}. It tries again by itself; `retry` does at once."
+            f"{self._headline()}.\n\n**{name} stands still:** {cause.rstrip('.')}.\n\n"
+            f"It tries again by itself at {next_round:%H:%M:%S} UTC; the update `retry` does at once."
         )
         workflow.upsert_search_attributes([NEEDS_ATTENTION.value_set(True), FAILURE_STEP.value_set(name)])
         await self._try_note(OrderActivities.mark_attention, self._attention(name, cause))
@@ -148,7 +155,7 @@ class Steps:
             workflow.upsert_search_attributes([FAILURE_STEP.value_set(step)])
             await self._try_note(OrderActivities.mark_attention, self._attention(step, cause))
             return
-        workflow.set_current_details(f"{name} works again")
+        workflow.set_current_details(f"{self._headline()}; {name} works again")
         workflow.upsert_search_attributes([NEEDS_ATTENTION.value_set(False), FAILURE_STEP.value_unset()])
         await self.note(OrderActivities.clear_attention, self._attention())
 
