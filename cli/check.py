@@ -13,7 +13,8 @@ import httpx
 import typer
 from rich.markup import escape
 from rich.table import Table
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecution
+from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError
 
 from cli.console import console
@@ -28,6 +29,7 @@ MOST_SHOWN = 10  # breaches of one invariant, in the table
 LOOKS = 4
 BETWEEN_LOOKS = 1.0  # seconds
 OPEN_SECONDS = 600  # beyond the reservation's life, before an open workflow is one too long
+REPORTED_PROBLEMS = SearchAttributeKey.for_keyword_list("TemporalReportedProblems")  # the server's own
 WORKFLOWS_OF_ORDERS = "WorkflowType = 'CheckoutWorkflow' AND ExecutionStatus = 'Running'"
 
 
@@ -197,15 +199,22 @@ def _book(intent: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-async def _open_runs(client: Client) -> list[tuple[str, UUID, datetime, bool]]:
+async def _open_runs(client: Client) -> list[tuple[str, UUID, datetime, bool, str]]:
     """Rows of the table `run`. A workflow that does not belong to an order is none of its business."""
     runs = []
     async for run in client.list_workflows(WORKFLOWS_OF_ORDERS):
         order_id = _uuid(run.id.partition("-")[2])
         if order_id is not None:
             attention = run.typed_search_attributes.get(NEEDS_ATTENTION, False)
-            runs.append((run.id, order_id, run.start_time, attention))
+            runs.append((run.id, order_id, run.start_time, attention, _problem(run)))
     return runs
+
+
+def _problem(run: WorkflowExecution) -> str:
+    """Why the server says that the workflow's code fails; a worker that died is none of its faults."""
+    problems = run.typed_search_attributes.get(REPORTED_PROBLEMS, ())
+    causes = [problem.removeprefix("cause=") for problem in problems if problem.startswith("cause=")]
+    return ", ".join(causes) if "category=WorkflowTaskFailed" in problems else ""
 
 
 def _uuid(text: str) -> UUID | None:

@@ -39,7 +39,8 @@ def preparation(in_flight_seconds: float, open_seconds: float) -> str:
     return f"""
     CREATE TEMPORARY TABLE book (
         intent_id text, order_id uuid, currency text, held bigint, captured bigint, refunded bigint, charges bigint);
-    CREATE TEMPORARY TABLE run (workflow_id text, order_id uuid, started_at timestamptz, needs_attention boolean);
+    CREATE TEMPORARY TABLE run (
+        workflow_id text, order_id uuid, started_at timestamptz, needs_attention boolean, problem text);
 
     CREATE TEMPORARY VIEW rule AS SELECT make_interval(secs => {open_seconds:f}) AS open_at_most;
 
@@ -277,7 +278,7 @@ MESSAGES = Invariant(
 
 WORKFLOWS = Invariant(
     name="I10",
-    says="No workflow is open for long unless somebody was told",
+    says="No workflow is broken, or open for long unless somebody was told",
     of="open workflows",
     counts="SELECT count(*) FROM run JOIN story ON story.id = run.order_id",
     needs=WITH_TEMPORAL,
@@ -286,6 +287,9 @@ WORKFLOWS = Invariant(
                                       to_char(run.started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
     FROM run JOIN story s ON s.id = run.order_id CROSS JOIN rule
     WHERE run.started_at < now() - rule.open_at_most AND NOT (run.needs_attention OR s.needs_attention)
+    UNION ALL
+    SELECT run.order_id::text, format('%s fails again and again: %s', run.workflow_id, run.problem)
+    FROM run JOIN story s ON s.id = run.order_id WHERE run.problem <> ''
     """,
 )
 
