@@ -213,7 +213,7 @@ async def _open_runs(client: Client) -> list[tuple[str, UUID, datetime, bool, st
 def _problem(run: WorkflowExecution) -> str:
     """Why the server says that the workflow's code fails; a worker that died is none of its faults."""
     problems = run.typed_search_attributes.get(REPORTED_PROBLEMS, ())
-    causes = [problem.removeprefix("cause=") for problem in problems if problem.startswith("cause=")]
+    causes = [problem.removeprefix("cause=WorkflowTaskFailedCause") for problem in problems if "cause=" in problem]
     return ", ".join(causes) if "category=WorkflowTaskFailed" in problems else ""
 
 

@@ -283,12 +283,13 @@ WORKFLOWS = Invariant(
     counts="SELECT count(*) FROM run JOIN story ON story.id = run.order_id",
     needs=WITH_TEMPORAL,
     breaches="""
-    SELECT run.order_id::text, format('%s is open since %s UTC', run.workflow_id,
+    SELECT run.order_id::text, format('its %s is open since %s UTC', split_part(run.workflow_id, '-', 1),
                                       to_char(run.started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
     FROM run JOIN story s ON s.id = run.order_id CROSS JOIN rule
     WHERE run.started_at < now() - rule.open_at_most AND NOT (run.needs_attention OR s.needs_attention)
     UNION ALL
-    SELECT run.order_id::text, format('%s fails again and again: %s', run.workflow_id, run.problem)
+    SELECT run.order_id::text,
+           format('its %s fails again and again: %s', split_part(run.workflow_id, '-', 1), run.problem)
     FROM run JOIN story s ON s.id = run.order_id WHERE run.problem <> ''
     """,
 )
