@@ -155,8 +155,8 @@ SHELVES = (
             "Balsamic Vinegar, Almonds, Pepper Mix"
         ),
         _words(
-            "Single-Estate, Slow-Roasted, Organic, Wild, Stone-Ground, Cold-Pressed, Smoked, Highland, Barrel- "
-            "Aged, Sun-Dried"
+            "Single-Estate, Slow-Roasted, Organic, Wild, Stone-Ground, Cold-Pressed, Smoked, Highland, "
+            "Barrel-Aged, Sun-Dried"
         ),
         3, 42, "{kind}, from one small producer whose name is on the label.",
     ),
