@@ -58,7 +58,8 @@ class CheckoutWorkflow:
     @workflow.init
     def __init__(self, checkout: CheckoutInput) -> None:
         self._input = checkout
-        self._steps = Steps(checkout, self._headline)
+        self._steps = Steps(checkout)
+        self._steps.headline = self._headline
         self._order = PreparedOrder(number=order_number(checkout.order_id), status=OrderStatus.PENDING)
         self._status = OrderStatus.PENDING
         self._payment = PaymentStatus.NONE
@@ -299,7 +300,6 @@ class CheckoutWorkflow:
                 AuditAction(
                     order_id=self._input.order_id, actor=card.actor, action="use_payment_method", reason=card.reason
                 ),
-                summary=f"{card.actor}: use_payment_method",
             )
         await workflow.wait_condition(
             lambda: self._closed or self._status is OrderStatus.CONFIRMED or self._cards_answered >= mine
@@ -327,7 +327,6 @@ class CheckoutWorkflow:
                 action=f"retry {', '.join(steps)}",
                 reason=action.reason,
             ),
-            summary=f"{action.actor}: retry {', '.join(steps)}",
         )
         return self._outcome()
 

@@ -18,7 +18,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 with workflow.unsafe.imports_passed_through():
     from activities.inventory import InventoryActivities
     from activities.orders import OrderActivities
-    from models.messages import Attention, CheckoutInput, ProlongReservation
+    from models.messages import Attention, AuditAction, CheckoutInput, ProlongReservation
     from models.types import Money, OrderStatus
     from workflows import options
 
@@ -32,11 +32,11 @@ ORDER_TOTAL = SearchAttributeKey.for_int("OrderTotal")
 class Steps:
     """Carries out the steps of one run and knows which of them stand still, each with a decision of its own."""
 
-    def __init__(self, checkout: CheckoutInput, headline: Callable[[], str]) -> None:
+    def __init__(self, checkout: CheckoutInput) -> None:
         self._input = checkout
-        self._headline = headline  # where the order stands, for whoever reads why a step does not go on
         self._retry_asked: set[str] = set()
         self.parked: dict[str, str] = {}  # step -> cause
+        self.headline: Callable[[], str] = lambda: "The order is not ready"  # for whoever reads why a step stands still
         self.holds_stock = False  # then a step that stands still prolongs the reservation
 
     async def run(self, name: str, activity: Any, message: Any) -> Any:
@@ -74,8 +74,9 @@ class Steps:
         await self._unpark(name)
         return False, None
 
-    async def note(self, activity: Any, message: Any, summary: str | None = None) -> None:
-        """Something worth writing down, in its own time: retried until it is written. `summary` labels the timeline."""
+    async def note(self, activity: Any, message: Any) -> None:
+        """Something worth writing down, in its own time: retried until it is written."""
+        summary = f"{message.actor}: {message.action}" if isinstance(message, AuditAction) else None
         await workflow.execute_activity_method(
             activity,
             message,
@@ -131,7 +132,7 @@ class Steps:
         self._retry_asked.discard(name)
         next_round = workflow.now() + timedelta(seconds=self._input.round_pause_seconds)
         workflow.set_current_details(
-            f"{self._headline()}.\n\n**{name} stands still:** {cause.rstrip('.')}.\n\n"
+            f"{self.headline()}.\n\n**{name} stands still:** {cause.rstrip('.')}.\n\n"
             f"It tries again by itself at {next_round:%H:%M:%S} UTC; the update `retry` does at once."
         )
         workflow.upsert_search_attributes([NEEDS_ATTENTION.value_set(True), FAILURE_STEP.value_set(name)])
@@ -155,7 +156,7 @@ class Steps:
             workflow.upsert_search_attributes([FAILURE_STEP.value_set(step)])
             await self._try_note(OrderActivities.mark_attention, self._attention(step, cause))
             return
-        workflow.set_current_details(f"{self._headline()}; {name} works again")
+        workflow.set_current_details(f"{self.headline()}; {name} works again")
         workflow.upsert_search_attributes([NEEDS_ATTENTION.value_set(False), FAILURE_STEP.value_unset()])
         await self.note(OrderActivities.clear_attention, self._attention())
 
