@@ -38,8 +38,10 @@ class OrderActivities:
     async def prepare(self, request: PrepareOrder) -> PreparedOrder:
         """Claim the cart's lines for this order, price them from the catalogue, write the order's lines."""
         present = await self._present(request.order_id)
-        if present.status not in orders.OPEN or present.committed or request.look_only:
-            return present
+        if present.status not in orders.OPEN or present.committed or request.look_only or present.begun:
+            return (
+                present  # what was written stands, whatever prices have done since: stock and money may be held for it
+            )
         try:
             async with self.carts.begin() as session:
                 claimed = await claims.claim(session, request.customer_id, request.order_id, request.cart_version)
@@ -106,6 +108,8 @@ class OrderActivities:
             lines=lines,
             total=Money(amount=order.total_amount, currency=order.currency) if order.total_amount is not None else None,
             committed=reservation is ReservationState.COMMITTED,
+            begun=order.total_amount is not None,
+            needs_attention=order.needs_attention,
         )
 
     async def _priced(self, claimed: list[ClaimedLine]) -> list[OrderLine]:

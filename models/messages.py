@@ -146,6 +146,8 @@ class PreparedOrder(Message):
     lines: list[OrderLine] = []
     total: Money | None = None
     committed: bool = False  # the stock is sold already: from here forward only
+    begun: bool = False  # the lines were written before: the run that wrote them may have come further
+    needs_attention: bool = False
     refusal: Refusal | None = None
 
 

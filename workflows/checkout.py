@@ -92,7 +92,8 @@ class CheckoutWorkflow:
 
     async def _sold(self) -> bool:
         """Whether the order was sold; if not, everything done for it has been undone."""
-        self._undo.append(self._close)
+        # A run that was lost may have come further than this one: until `prepare` tells, all of it may need undoing.
+        self._undo = [self._close, self._void, self._release]
         try:
             await self._prepare()
             if self._past_return or self._status.is_ended:
@@ -108,31 +109,42 @@ class CheckoutWorkflow:
         except (asyncio.CancelledError, FailureError) as broken:
             self._ending = NotSold(OrderStatus.CANCELLED, reason=_cause_of(broken))
         await to_the_end(self._roll_back())
-        return False
+        return self._past_return
 
     async def _prepare(self) -> None:
         """Claim the cart's lines, price them, write the order's lines; learn where the order stands."""
-        message = PrepareOrder(
+        message = self._preparation(look_only=self._input.repair)
+        done, order = await self._steps.run_until("prepare", OrderActivities.prepare, message, stop=self._is_cancelled)
+        if done:
+            self._learn(order)
+            if self._past_return or self._status.is_ended:
+                return  # also when a cancel has come meanwhile: it is too late
+        self._stop_if_cancelled()
+        if self._input.repair:
+            raise NotSold(OrderStatus.CANCELLED, reason="its checkout was ended from outside")
+        if not self._order.begun:
+            self._undo = [self._close]
+        if self._order.refusal:
+            raise NotSold(OrderStatus.REJECTED, self._order.refusal)
+
+    def _preparation(self, *, look_only: bool) -> PrepareOrder:
+        return PrepareOrder(
             order_id=self._input.order_id,
             customer_id=self._input.customer_id,
             expected_total=self._input.expected_total,
             cart_version=self._input.cart_version,
-            look_only=self._input.repair,
+            look_only=look_only,
         )
-        self._order = await self._cancellable("prepare", OrderActivities.prepare, message)
-        self._status, self._payment = self._order.status, self._order.payment_status
-        self._past_return = self._order.committed or self._status is OrderStatus.CONFIRMED
-        if self._past_return or self._status.is_ended:
-            return
-        if self._order.refusal:
-            raise NotSold(OrderStatus.REJECTED, self._order.refusal)
-        if self._input.repair:
-            self._undo += [self._release, self._void]
-            raise NotSold(OrderStatus.CANCELLED, reason="its checkout was ended from outside")
+
+    def _learn(self, order: PreparedOrder) -> None:
+        """Where the order stands, as its services tell."""
+        self._order, self._status, self._payment = order, order.status, order.payment_status
+        sold = order.committed and not order.status.is_ended
+        self._past_return = sold or order.status is OrderStatus.CONFIRMED
 
     async def _reserve(self) -> None:
         """Hold every line or none."""
-        self._undo.append(self._release)
+        self._will_undo(self._release)
         message = ReserveStock(
             order_id=self._input.order_id,
             quantities={line.product_id: line.quantity for line in self._order.lines},
@@ -156,7 +168,7 @@ class CheckoutWorkflow:
 
     async def _authorize(self) -> None:
         """Hold the money; a declined card leaves the reservation and waits for another card."""
-        self._undo.append(self._void)
+        self._will_undo(self._void)
         method = self._input.payment_method_id
         while True:
             message = AuthorizePayment(
@@ -217,6 +229,8 @@ class CheckoutWorkflow:
             await self._confirm()
         self._answerable = True
         await asyncio.gather(self._capture(), self._clear_cart(), self._notify())
+        if self._order.needs_attention:
+            await self._steps.clear_attention()  # what the lost run asked for
 
     async def _capture(self) -> None:
         capture = await self._steps.run("capture", PaymentActivities.capture, self._ref)
@@ -241,6 +255,8 @@ class CheckoutWorkflow:
         self._waits_for_card = False
         for undo in reversed(self._undo):
             await undo()
+            if self._past_return:
+                return
 
     async def _void(self) -> None:
         voiding = await self._steps.run("void", PaymentActivities.void, self._ref)
@@ -248,7 +264,11 @@ class CheckoutWorkflow:
             self._payment = voiding.status
 
     async def _release(self) -> None:
-        await self._steps.run("release", InventoryActivities.release, self._ref)
+        """After a lost run it comes first: the reservation knows whether that run had sold. Then nothing is undone."""
+        state = await self._steps.run("release", InventoryActivities.release, self._ref)
+        if state is ReservationState.COMMITTED:
+            look = self._preparation(look_only=True)
+            self._learn(await self._steps.run("prepare", OrderActivities.prepare, look))
 
     async def _close(self) -> None:
         ending = self._ending
@@ -358,10 +378,17 @@ class CheckoutWorkflow:
 
     async def _cancellable(self, name: str, activity: Any, message: Any) -> Any:
         """A step that a cancel need not wait for: what it may still do in the background, undo makes good."""
-        done, result = await self._steps.run_until(name, activity, message, stop=lambda: self._cancel is not None)
+        done, result = await self._steps.run_until(name, activity, message, stop=self._is_cancelled)
         self._stop_if_cancelled()
         assert done
         return result
+
+    def _will_undo(self, undo: Callable[[], Awaitable[None]]) -> None:
+        if undo not in self._undo:
+            self._undo.append(undo)
+
+    def _is_cancelled(self) -> bool:
+        return self._cancel is not None
 
     def _stop_if_cancelled(self) -> None:
         if self._cancel is not None:

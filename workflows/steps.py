@@ -158,6 +158,10 @@ class Steps:
             return
         workflow.set_current_details(f"{self.headline()}; {name} works again")
         workflow.upsert_search_attributes([NEEDS_ATTENTION.value_set(False), FAILURE_STEP.value_unset()])
+        await self.clear_attention()
+
+    async def clear_attention(self) -> None:
+        """Nothing stands still any more."""
         await self.note(OrderActivities.clear_attention, self._attention())
 
     def _attention(self, step: str = "", cause: str = "") -> Attention:

@@ -80,14 +80,26 @@ def endings() -> dict[str, tuple[FakeShop, dict[str, Any], Play]]:
         "undo-that-failed": (_undo_that_fails(), {**declined, "round_pause_seconds": 0.5}, _cancel),
         "rerun-of-ended": (_shop(present=OrderStatus.CANCELLED), {}, _watch),
         "rerun-of-confirmed": (_shop(present=OrderStatus.CONFIRMED), {}, _watch),
+        "rerun-of-begun": (_shop(begun=True, held=True, needs_attention=True), {}, _watch),
         "repaired-undone": (_shop(held=True, money="held"), {"repair": True}, _watch),
         "repaired-forward": (_shop(committed=True), {"repair": True}, _watch),
+        "repaired-sold-meanwhile": (_sold_while_looked_at(), {"repair": True}, _watch),
     }
 
 
 def _undo_that_fails() -> FakeShop:
     shop = _failing("release", 9)
     shop.declined_cards = {"pm_bad"}
+    return shop
+
+
+def _sold_while_looked_at() -> FakeShop:
+    shop = _shop(begun=True, held=True, money="held")
+
+    async def sell() -> None:
+        shop.committed = True
+
+    shop.on_call["release"] = sell
     return shop
 
 

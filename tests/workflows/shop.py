@@ -46,6 +46,8 @@ class FakeShop:
         self.refusal: Refusal | None = None
         self.present = OrderStatus.PENDING
         self.committed = False
+        self.begun = False  # an earlier run wrote the order's lines, and may have come further
+        self.needs_attention = False
         self.released_meanwhile = False
         self.ttl = 600.0
         self.held = False
@@ -78,6 +80,8 @@ class FakeShop:
             lines=[line],
             total=TOTAL,
             committed=self.committed,
+            begun=self.begun,
+            needs_attention=self.needs_attention,
             refusal=self.refusal,
         )
 
@@ -97,6 +101,8 @@ class FakeShop:
     @activity.defn
     async def release(self, request: OrderRef) -> ReservationState:
         await self._called("release")
+        if self.committed:
+            return ReservationState.COMMITTED
         self.held = False
         return ReservationState.RELEASED
 

@@ -284,7 +284,7 @@ async def test_a_repair_of_an_open_order_undoes_it(start: Any) -> None:
     shop.held, shop.money = True, "held"
     handle = await start(shop, checkout_input(repair=True))
     assert (await handle.result()).status is OrderStatus.CANCELLED
-    assert shop.calls == ["prepare", "void", "release", "close"]
+    assert shop.calls == ["prepare", "release", "void", "close"]  # the reservation first: it knows whether it is sold
     assert not shop.held
 
 
