@@ -16,6 +16,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from api.deps import Resources, get_resources
+from api.routing import PARSED
 from core.settings import Settings
 from models.errors import Forbidden, NotFound, Unauthenticated
 from models.types import Role
@@ -45,6 +46,7 @@ async def authenticate(request: Request) -> Principal:
         known = Principal(claims.user_id, claims.session_id, claims.role)
         if not await session_alive(resources, known):
             raise Unauthenticated("This session has ended.")
+        _refuse_other_user(request, known)
         request.state.principal = known
     return known
 
@@ -59,7 +61,10 @@ async def session_alive(resources: Resources, principal: Principal) -> bool:
 
 async def authenticate_if_any(request: Request) -> Principal | None:
     """None for a guest. A token that is sent must be good: a bad one is still Unauthenticated."""
-    return await authenticate(request) if _carries_token(request, get_resources(request).settings) else None
+    if _carries_token(request, get_resources(request).settings):
+        return await authenticate(request)
+    _refuse_other_user(request, None)
+    return None
 
 
 def _require(allowed: Callable[[Role], bool]) -> Callable[[Principal], Awaitable[Principal]]:
@@ -97,9 +102,15 @@ GUARDS: frozenset[Callable[..., object]] = frozenset(
 )
 
 
-def refuse_other_user(claimed: str | None, principal: Principal | None) -> None:
-    """A `userId` in a body, as clients of the earlier platform send it, must be the caller's own: Forbidden."""
-    if claimed is not None and (principal is None or claimed != str(principal.user_id)):
+def _refuse_other_user(request: Request, principal: Principal | None) -> None:
+    """A `userId` in a body or query, as clients of the earlier platform send it, must be the caller's own: Forbidden.
+
+    Here and not in the routes, because 403 comes before what is said of the idempotency key and of the body.
+    """
+    body = request.scope.get(PARSED)
+    claims = [*request.query_params.getlist("userId"), body.get("userId") if isinstance(body, dict) else None]
+    own = str(principal.user_id) if principal else None
+    if any(isinstance(claim, str) and claim.lower() != own for claim in claims):
         raise Forbidden("This is somebody else's userId.")
 
 
@@ -115,13 +126,14 @@ def access_cookie_name(settings: Settings) -> str:
 def check_origin(request: Request, settings: Settings) -> None:
     """A browser's unsafe request must come from our own pages: Forbidden otherwise.
 
-    Browsers always tell (Origin, or Sec-Fetch-Site); a program that uses cookies has to send Origin as well.
+    Browsers always tell (Origin, or Sec-Fetch-Site), and pages cannot make them keep quiet; who sends neither is a
+    program with a cookie jar, which no other site's page can use.
     """
     if request.method in SAFE_METHODS:
         return
     origin = request.headers.get("Origin")
     if origin is None:
-        same = request.headers.get("Sec-Fetch-Site") == "same-origin"
+        same = request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
     else:
         same = origin == _origin_of(settings.public_url) or (
             # TLS ends before us, so the scheme is the proxy's business; the host is not

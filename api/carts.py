@@ -4,13 +4,16 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Depends, Path, Request, Response
 from pydantic import Field
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.auth import OptionalUser, refuse_other_user
-from api.deps import Resources, ResourcesDep
+from api.auth import OptionalUser, ServiceCaller
+from api.deps import CartsSession, Resources, ResourcesDep
+from api.guests import forget_guest, guest_token, keep_guest
+from api.limits import limit
 from api.routing import Router
 from api.shapes import RequestModel, ResponseModel
 from models.carts import Cart, CartOwner
@@ -21,8 +24,7 @@ from services import carts
 
 router = Router(tags=["carts"])
 
-GUEST_COOKIE = "mercato_guest"
-GUEST_SECONDS = 30 * 24 * 3600
+UUID_FORM = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 EMPTY = Cart(version=0, lines=[])
 
 Quantity = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
@@ -40,6 +42,11 @@ class AddToCart(RequestModel):
 
 class ChangeLine(RequestModel):
     quantity: Quantity
+
+
+class MergeGuest(RequestModel):
+    guest_token: Annotated[str, Field(min_length=1, max_length=4096)]
+    customer_id: Annotated[str, Field(pattern=UUID_FORM)]
 
 
 class CartLineView(ResponseModel):
@@ -73,10 +80,7 @@ class Shopper:
         if self.owner is None:
             token = secrets.token_urlsafe(32)
             self.owner = CartOwner.guest(token)
-            secure = self.resources.settings.public_url.startswith("https://")
-            self.response.set_cookie(
-                GUEST_COOKIE, token, max_age=GUEST_SECONDS, path="/api", secure=secure, httponly=True, samesite="lax"
-            )
+            keep_guest(self.resources, self.response, token)
         return self.owner
 
     async def load(self) -> Cart:
@@ -91,8 +95,8 @@ class Shopper:
 
 
 async def _shopper(request: Request, response: Response, user: OptionalUser, resources: ResourcesDep) -> Shopper:
-    """Whoever has just signed in brings along what they had put in as a guest."""
-    token = request.cookies.get(GUEST_COOKIE)
+    """Whoever is signed in brings along what they had put in as a guest, if the login has not seen to it."""
+    token = guest_token(request)
     guest = CartOwner.guest(token) if token else None
     if user is None:
         return Shopper(resources, response, guest)
@@ -100,11 +104,12 @@ async def _shopper(request: Request, response: Response, user: OptionalUser, res
     if guest is not None:
         async with resources.sessions[Service.CARTS].begin() as session:
             await carts.merge(session, guest, customer)
-        response.delete_cookie(GUEST_COOKIE, path="/api")
+        forget_guest(response)
     return Shopper(resources, response, customer)
 
 
 ShopperDep = Annotated[Shopper, Depends(_shopper)]
+LIMITED = [Depends(limit("cart", 600, 60, by="caller"))]
 
 
 @router.get("/api/cart")
@@ -114,17 +119,16 @@ async def get(shopper: ShopperDep) -> CartView:
     return _view(shopper.resources, cart, await _priced(shopper.resources, cart))
 
 
-@router.post("/api/cart/add")
-async def add(user: OptionalUser, shopper: ShopperDep, body: AddToCart) -> CartView:
+@router.post("/api/cart/add", dependencies=LIMITED)
+async def add(shopper: ShopperDep, body: AddToCart) -> CartView:
     """Put more of a product in. 404 `product_not_found`, 422 `quantity_limit` (99) or `line_limit` (100 products)."""
-    refuse_other_user(body.user_id, user)
     prices = await _priced(shopper.resources, await shopper.load(), {body.product_id})
     _require_for_sale(prices.get(body.product_id))
     cart = await shopper.change(lambda session, owner: carts.add(session, owner, body.product_id, body.quantity))
     return await _changed(shopper, cart, prices)
 
 
-@router.patch("/api/cart/items/{product_id}")
+@router.patch("/api/cart/items/{product_id}", dependencies=LIMITED)
 async def change_line(shopper: ShopperDep, product_id: ProductId, body: ChangeLine) -> CartView:
     """Set the quantity of a line. 404 `line_not_found`, or `product_not_found` when it is no longer for sale."""
     cart = await shopper.load()
@@ -136,7 +140,7 @@ async def change_line(shopper: ShopperDep, product_id: ProductId, body: ChangeLi
     return await _changed(shopper, cart, prices)
 
 
-@router.delete("/api/cart/items/{product_id}")
+@router.delete("/api/cart/items/{product_id}", dependencies=LIMITED)
 async def remove_line(shopper: ShopperDep, product_id: ProductId) -> CartView:
     """Take a line out. 404 `line_not_found`."""
     if shopper.owner is None:
@@ -146,11 +150,18 @@ async def remove_line(shopper: ShopperDep, product_id: ProductId) -> CartView:
     return await _changed(shopper, cart, prices)
 
 
-@router.delete("/api/cart")
+@router.delete("/api/cart", dependencies=LIMITED)
 async def clear(shopper: ShopperDep) -> CartView:
     """Take everything out; an order under way keeps what it is buying."""
     cart = EMPTY if shopper.owner is None else await shopper.change(carts.clear)
     return _view(shopper.resources, cart, {})
+
+
+@router.post("/internal/carts/merge", include_in_schema=False)
+async def merge(_caller: ServiceCaller, session: CartsSession, body: MergeGuest) -> dict[str, bool]:
+    """For the login: what the guest had goes to the customer; a repeat moves nothing."""
+    await carts.merge(session, CartOwner.guest(body.guest_token), CartOwner(customer_id=UUID(body.customer_id)))
+    return {"merged": True}
 
 
 async def _priced(resources: Resources, cart: Cart, also: Collection[int] = ()) -> dict[int, PricedProduct]:

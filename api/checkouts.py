@@ -1,6 +1,9 @@
 """From HTTP into Temporal: start a checkout, send it a card, cancel it, and wait a little for what comes of it."""
 
+import asyncio
+import contextlib
 import hashlib
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -30,6 +33,7 @@ from workflows import options, steps
 from workflows.checkout import CheckoutWorkflow
 
 SHORTEST_WAIT = 0.05
+LATE = 0.1  # what the RPC's own deadline may be late by
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,16 @@ async def start(through: Checkouts, checkout: CheckoutInput, wait: float) -> Non
             await client.start_workflow(CheckoutWorkflow.run, checkout, **_start_options(through, checkout))
             return
         operation = _start_operation(through, checkout)
-        _ = await client.execute_update_with_start_workflow(
+        update = client.execute_update_with_start_workflow(
             CheckoutWorkflow.placed,
             start_workflow_operation=operation,
             id="placed",
             rpc_timeout=timedelta(seconds=wait),
         )
+        await _within(wait, update, operation)
     except WorkflowAlreadyStartedError:
         return  # it has ended: the row says how
-    except WorkflowUpdateRPCTimeoutOrCancelledError:
+    except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError):
         return  # still going
     except WorkflowUpdateFailedError as error:
         logger.warning("placed was refused: {cause}", cause=str(error.cause))
@@ -79,14 +84,16 @@ async def send_card(through: Checkouts, order_id: UUID, key: str, card: UsePayme
     """
     client = await through.temporal.client()
     handle = client.get_workflow_handle_for(CheckoutWorkflow.run, options.checkout_workflow_id(order_id))
+    wait = max(wait, SHORTEST_WAIT)
     try:
-        _ = await handle.execute_update(
+        update = handle.execute_update(
             CheckoutWorkflow.use_payment_method,
             card,
             id=f"card-{hashlib.sha256(key.encode()).hexdigest()[:32]}",
-            rpc_timeout=timedelta(seconds=max(wait, SHORTEST_WAIT)),
+            rpc_timeout=timedelta(seconds=wait),
         )
-    except WorkflowUpdateRPCTimeoutOrCancelledError:
+        await _within(wait, update)
+    except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError):
         return
     except WorkflowUpdateFailedError as error:
         raise _refusal_of(error, "not_payable") from error
@@ -104,22 +111,42 @@ async def cancel(through: Checkouts, checkout: CheckoutInput, action: StaffActio
         Unavailable: Temporal cannot be reached.
     """
     client = await through.temporal.client()
+    wait, operation = max(wait, SHORTEST_WAIT), _start_operation(through, checkout)
     try:
-        _ = await client.execute_update_with_start_workflow(
+        update = client.execute_update_with_start_workflow(
             CheckoutWorkflow.cancel,
             action,
-            start_workflow_operation=_start_operation(through, checkout),
+            start_workflow_operation=operation,
             id="cancel",
-            rpc_timeout=timedelta(seconds=max(wait, SHORTEST_WAIT)),
+            rpc_timeout=timedelta(seconds=wait),
         )
+        await _within(wait, update, operation)
     except WorkflowAlreadyStartedError:
         return  # it has ended meanwhile: the row says how
-    except WorkflowUpdateRPCTimeoutOrCancelledError:
+    except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError):
         return
     except WorkflowUpdateFailedError as error:
         raise _refusal_of(error, "not_cancellable") from error
     except RPCError as error:
         _raise_unless_late(error)
+
+
+async def _within(
+    wait: float,
+    update: Coroutine[Any, Any, object],
+    operation: "WithStartWorkflowOperation[CheckoutWorkflow, CheckoutResult] | None" = None,
+) -> None:
+    """Wait for the update, `wait` seconds in all: the deadline of the RPC counts for each of the client's attempts."""
+    try:
+        async with asyncio.timeout(wait + LATE):
+            await update
+    except Exception:
+        if operation is not None:
+            # the failed start is kept in the operation as well, and asyncio logs what nobody has looked at
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(0):
+                    await operation.workflow_handle()
+        raise
 
 
 def _start_operation(

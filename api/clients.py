@@ -75,3 +75,15 @@ class CatalogClient:
         body = {"productIds": list(product_ids)}
         answer = await post_json(self._http, "/internal/catalog/priced", body, "catalog")
         return {product.product_id: product for product in map(PricedProduct.model_validate, answer)}
+
+
+class CartsClient:
+    """What other services may ask of the carts."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def merge(self, guest_token: str, customer_id: UUID) -> None:
+        """Put what this guest had into the customer's cart; a repeat moves nothing. Raises Unavailable."""
+        body = {"guestToken": guest_token, "customerId": str(customer_id)}
+        await post_json(self._http, "/internal/carts/merge", body, "carts")

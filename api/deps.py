@@ -13,7 +13,7 @@ from core.settings import Settings
 from models.types import Service
 
 if TYPE_CHECKING:
-    from api.clients import CatalogClient, UsersClient
+    from api.clients import CartsClient, CatalogClient, UsersClient
     from api.tokens import TokenVerifier
     from core.events import EventHub
     from core.temporal import TemporalConnector
@@ -29,6 +29,7 @@ class Resources:
     temporal: "TemporalConnector"
     catalog: "CatalogClient"
     users: "UsersClient"
+    carts: "CartsClient"
     tokens: "TokenVerifier"
     events: "EventHub"
     extra: dict[str, Any] = field(default_factory=dict)

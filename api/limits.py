@@ -14,16 +14,19 @@ from fastapi import Request
 from loguru import logger
 from redis.exceptions import RedisError
 
-from api.auth import authenticate
+from api.auth import authenticate, authenticate_if_any
 from api.deps import Resources, get_resources
 from models.errors import TooManyRequests
 
-By = Literal["ip", "account", "user"]
+By = Literal["ip", "account", "user", "caller"]
 
 
 def limit(name: str, times: int, seconds: int, by: By = "ip") -> Callable[[Request], Awaitable[None]]:
-    """A dependency: at most `times` calls in `seconds` for one address ("ip"), one signed-in caller ("user") or one
-    `email` in the body ("account"). Raises TooManyRequests with `retry_after`."""
+    """A dependency: at most `times` calls in `seconds` for one address ("ip"), one signed-in caller ("user"),
+    the user or else the address ("caller"), or one `email` in the body ("account").
+
+    Raises TooManyRequests with `retry_after`.
+    """
 
     async def check(request: Request) -> None:
         resources = get_resources(request)
@@ -62,7 +65,9 @@ async def _spend(resources: Resources, key: str, times: int, seconds: int) -> No
 async def _subject(request: Request, by: By) -> str | None:
     if by == "user":
         return str((await authenticate(request)).user_id)
-    if by == "ip":
+    if by == "caller" and (user := await authenticate_if_any(request)) is not None:
+        return str(user.user_id)
+    if by in ("ip", "caller"):
         return _network(request.client.host) if request.client else None
     try:
         body = json.loads(await request.body())

@@ -10,8 +10,9 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from api import checkouts
-from api.auth import CurrentUser, refuse_other_user, require_staff
+from api.auth import CurrentUser, require_staff
 from api.deps import OrdersSession, Resources, ResourcesDep
+from api.limits import limit
 from api.order_views import (
     OrderPage,
     OrderView,
@@ -21,12 +22,12 @@ from api.order_views import (
     owned_order,
 )
 from api.routing import Router
-from api.shapes import RequestModel
+from api.shapes import GivenMoney, RequestModel
 from core.telemetry import current_trace_id
 from models.errors import BadRequest, Conflict, InvalidRequest, MercatoError, PaymentRequired, Unavailable
 from models.messages import CheckoutInput, StaffAction, UsePaymentMethod
 from models.orders import Order
-from models.types import Money, OrderStatus, PaymentStatus, uuid7
+from models.types import OrderStatus, PaymentStatus, uuid7
 from services import orders, placing
 from services.placing import RequestKey
 
@@ -55,7 +56,7 @@ class PlaceOrder(RequestModel):
 
     payment_method_id: PaymentMethodId
     user_id: str | None = None
-    expected_total: Money | None = None
+    expected_total: GivenMoney | None = None
     cart_version: int | None = None
     shipping_address: Address | None = None
 
@@ -99,6 +100,7 @@ async def may_see(order_id: str, user: CurrentUser, resources: ResourcesDep) -> 
 Key = Annotated[str, Depends(idempotency_key)]
 Wait = Annotated[float, Depends(seconds_to_wait)]
 SeenOrder = Annotated[Order, Depends(may_see)]
+LIMITED = [Depends(limit("checkout", 120, 60, by="user"))]
 
 
 STILL_GOING: dict[int | str, dict[str, Any]] = {
@@ -106,12 +108,13 @@ STILL_GOING: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/api/orders/place", status_code=201, response_model=OrderView, responses=STILL_GOING)
+@router.post(
+    "/api/orders/place", status_code=201, response_model=OrderView, responses=STILL_GOING, dependencies=LIMITED
+)
 async def place(
     request: Request, user: CurrentUser, key: Key, wait: Wait, resources: ResourcesDep, body: PlaceOrder
 ) -> Response:
     """Check out the cart. 201 confirmed, 202 still going, 402 declined, 409 or 422 rejected; safe to repeat."""
-    refuse_other_user(body.user_id, user)
     bound = _request_key(request, user.user_id, key, body)
     order_id, repeat = await _bind_placement(resources, bound, user.user_id, body, wait)
     try:
@@ -125,7 +128,13 @@ async def place(
         await _release(resources, bound)
 
 
-@router.post("/api/orders/{order_id}/payment", status_code=201, response_model=OrderView, responses=STILL_GOING)
+@router.post(
+    "/api/orders/{order_id}/payment",
+    status_code=201,
+    response_model=OrderView,
+    responses=STILL_GOING,
+    dependencies=LIMITED,
+)
 async def pay(
     request: Request, user: CurrentUser, order: SeenOrder, key: Key, wait: Wait, resources: ResourcesDep, body: PayOrder
 ) -> Response:
@@ -147,7 +156,7 @@ async def pay(
         await _release(resources, bound)
 
 
-@router.post("/api/orders/{order_id}/cancel", response_model=OrderView, responses=STILL_GOING)
+@router.post("/api/orders/{order_id}/cancel", response_model=OrderView, responses=STILL_GOING, dependencies=LIMITED)
 async def cancel(
     request: Request,
     user: CurrentUser,

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from api.shapes import RequestModel, ResponseModel
+from api.shapes import GivenMoney, RequestModel, ResponseModel
 from models.catalog import MAX_PRICE, Browse, CategoryCount, Sort, StockedProduct, Suggestion
 from models.types import Money
 
@@ -24,7 +24,7 @@ Sku = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", example
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=PRINTABLE)]
 Description = Annotated[str, Field(max_length=5000, pattern=PRINTABLE_LINES)]
 Slug = Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9-]+$", examples=["books"])]
-Price = Annotated[Money, AfterValidator(_sellable)]
+Price = Annotated[GivenMoney, AfterValidator(_sellable)]
 ImageUrl = Annotated[str, Field(max_length=500, pattern=r"^(https?:/)?/[^\s\x00-\x20\"'<>\\]+$")]
 SearchText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=PRINTABLE)]
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx
 from fastapi import FastAPI
 
-from api.clients import CatalogClient, UsersClient, internal_http
+from api.clients import CartsClient, CatalogClient, UsersClient, internal_http
 from api.deps import Resources
 from api.metrics import BusinessMetrics
 from api.tokens import make_verifier
@@ -48,6 +48,7 @@ async def open_resources(
         temporal=temporal,
         catalog=CatalogClient(client_of(Service.CATALOG, settings.catalog_url)),
         users=users,
+        carts=CartsClient(client_of(Service.CARTS, settings.carts_url)),
         tokens=make_verifier(settings, services, users.keys),
         events=hub,
         extra={"metrics": BusinessMetrics(sessions)},

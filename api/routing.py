@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 
 from api.errors import MALFORMED
 
+PARSED = "mercato.parsed_json"  # in the scope: the body, for checks that come before its validation
 _NULL = re.compile(rb"\x00|(?<!\\)(?:\\\\)*\\u0000")  # PostgreSQL stores none, and nobody types one
 
 
@@ -29,6 +30,7 @@ class LenientRequest(Request):
         if _NULL.search(await self.body()):
             self.scope[MALFORMED] = True
             return b""
+        self.scope[PARSED] = parsed
         return parsed
 
 

@@ -1,7 +1,20 @@
 """JSON shapes: camelCase, requests strict and closed, responses open to new fields."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+
+from models.types import Money
+
+
+def _in_full(money: Money) -> Money:
+    if "currency" not in money.model_fields_set:
+        raise ValueError("say the currency as well")
+    return money
+
+
+GivenMoney = Annotated[Money, AfterValidator(_in_full)]  # in a request: an amount of nothing in particular is no money
 
 
 class RequestModel(BaseModel):

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.auth import CurrentUser, Principal
 from api.deps import Resources, ResourcesDep
+from api.limits import limit
 from api.order_views import load_order_view, order_views, owned_order
 from api.routing import Router
 from api.streams import Streams, streams_of
@@ -88,9 +89,16 @@ async def last_event_id(
 
 
 LastEventId = Annotated[str | None, Depends(last_event_id)]
+LIMITED = [Depends(limit("streams", 300, 60, by="user"))]
 
 
-@router.get("/api/orders/events", response_model=None, response_class=EventSourceResponse, responses=_STREAM)
+@router.get(
+    "/api/orders/events",
+    response_model=None,
+    response_class=EventSourceResponse,
+    responses=_STREAM,
+    dependencies=LIMITED,
+)
 async def all_orders(user: CurrentUser, position: LastEventId, resources: ResourcesDep) -> Response:
     """What happens to my orders; the stream stays open. The snapshot is `{orders, lastSeq}`: those still going on."""
     async with resources.sessions[Service.ORDERS].begin() as session:
@@ -103,6 +111,7 @@ async def all_orders(user: CurrentUser, position: LastEventId, resources: Resour
     response_model=None,
     response_class=EventSourceResponse,
     responses=_STREAM | _FINISHED,
+    dependencies=LIMITED,
 )
 async def one_order(order_id: str, user: CurrentUser, position: LastEventId, resources: ResourcesDep) -> Response:
     """What happens to one order, until it has ended or is confirmed and paid. The snapshot is the order."""

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from api.auth import CurrentUser, Open, OptionalUser, ServiceCaller, access_cookie_name, check_origin
 from api.deps import Resources, ResourcesDep, UsersSession
+from api.guests import hand_over_cart
 from api.limits import forgive, limit
 from api.routing import Router
 from api.shapes import RequestModel, ResponseModel
@@ -124,10 +125,11 @@ async def register(body: RegisterRequest, resources: ResourcesDep) -> AcceptedRe
 
 
 @router.post("/api/auth/login", dependencies=_limited("login", 120, 60, account=10))
-async def login(body: LoginRequest, resources: ResourcesDep, response: Response) -> LoginResponse:
-    """Open a session. Ten wrong passwords a minute and account are refused with 429."""
+async def login(request: Request, body: LoginRequest, resources: ResourcesDep, response: Response) -> LoginResponse:
+    """Open a session; a guest's cart comes along. Ten wrong passwords a minute and account are refused with 429."""
     signed_in = await users.login(_database(resources), resources.settings, body.email, body.password)
     await forgive(resources, "login", body.email)
+    await hand_over_cart(request, resources, response, signed_in.user_id)
     return _hand_over(resources, response, signed_in)
 
 

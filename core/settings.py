@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     # a service that runs elsewhere: where its sisters find it
     users_url: str = ""
     catalog_url: str = ""
+    carts_url: str = ""
     public_url: str = "http://127.0.0.1:8080"
     trusted_proxies: str = ""  # addresses whose X-Forwarded-For is believed, comma-separated; empty: nobody's
 

@@ -163,7 +163,6 @@ async def test_a_browser_is_known_by_cookie_from_our_own_pages_only(http: httpx.
     assert (await http.get("/api/auth/profile")).status_code == 200
     change = {"fullName": "Browser"}
     for headers in (
-        {},
         {"Origin": "https://evil.test"},
         {"Origin": "null"},
         {"Origin": "http://["},
@@ -177,6 +176,9 @@ async def test_a_browser_is_known_by_cookie_from_our_own_pages_only(http: httpx.
     own = {"Origin": "http://shop.test"}
     assert (await http.patch("/api/auth/profile", json=change, headers=own)).status_code == 200
     assert (await http.post("/api/auth/refresh", headers=own)).status_code == 200
+    # no browser leaves out both headers: a program that keeps cookies
+    assert (await http.patch("/api/auth/profile", json=change)).status_code == 200
+    assert (await http.post("/api/auth/refresh")).status_code == 200
     assert (await http.post("/api/auth/logout", headers=own)).status_code == 204
     assert not http.cookies
     assert (await http.get("/api/auth/profile")).status_code == 401
@@ -270,6 +272,19 @@ async def test_users_who_log_out_while_valkey_is_away_stay_out(settings: Setting
             return await profile_status(http, tokens) == 401
 
         await until(known)
+
+
+async def test_another_users_id_is_refused_before_anything_is_said_of_the_body(http: httpx.AsyncClient) -> None:
+    _, mine = await register(http)
+    _, other = await register(http)
+    body = {"userId": other["userId"], "unknown": 1}
+    assert (await http.patch("/api/auth/profile", json=body)).status_code == 401
+    refused = await http.patch("/api/auth/profile", json=body, headers=bearer(mine))
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    query = {"userId": other["userId"]}
+    assert (await http.get("/api/auth/profile", params=query, headers=bearer(mine))).status_code == 403
+    query = {"userId": mine["userId"]}
+    assert (await http.get("/api/auth/profile", params=query, headers=bearer(mine))).status_code == 200
 
 
 async def test_internal_routes_do_not_exist_for_others(http: httpx.AsyncClient, settings: Settings) -> None:

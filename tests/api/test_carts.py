@@ -11,7 +11,7 @@ from api.main import create_app
 from core.settings import Settings
 from models.types import Service
 from services import catalog
-from tests.api.accounts import serving
+from tests.api.accounts import PASSWORD, bearer, register, serving
 from tests.api.shop import Shop, open_shop
 
 EMPTY = {"version": 0, "lines": [], "total": {"amount": 0, "currency": "EUR"}}
@@ -161,6 +161,8 @@ async def test_carts_are_apart(shop: Shop, shopper: httpx.AsyncClient) -> None:
         me = (await shopper.get("/api/auth/profile")).json()["userId"]
         body = {"productId": product, "quantity": 1, "userId": me}
         assert (await other.post("/api/cart/add", json=body)).status_code == 403
+        assert (await other.post("/api/cart/add", json=body | {"unknown": 1})).status_code == 403
+        assert (await other.patch(f"/api/cart/items/{product}", json={"userId": me})).status_code == 403
         assert (await shopper.post("/api/cart/add", json=body)).status_code == 200
 
 
@@ -194,6 +196,49 @@ async def test_who_signs_in_brings_the_guests_cart_along_once(shop: Shop, guest:
     assert "mercato_guest" not in guest.cookies
     guest.cookies.set("mercato_guest", token)  # an old tab
     assert _quantities((await guest.get("/api/cart")).json()) == {cup: 99, jug: 2}
+
+
+async def test_a_login_takes_the_guests_cart_along_at_once(shop: Shop, guest: httpx.AsyncClient) -> None:
+    async with shop.guest() as client:
+        email, tokens = await register(client)
+        client.headers.update(bearer(tokens))
+        cup = await shop.warehouse.product(1)
+        await _add(guest, cup, 3)
+        answer = await guest.post("/api/auth/login", json={"email": email, "password": PASSWORD})
+        assert answer.status_code == 200
+        assert "mercato_guest" not in guest.cookies
+        assert _quantities((await client.get("/api/cart")).json()) == {cup: 3}
+
+
+async def test_a_login_without_the_carts_leaves_the_guests_cart_for_later(
+    shop: Shop, settings: Settings, guest: httpx.AsyncClient
+) -> None:
+    cup = await shop.warehouse.product(1)
+    await _add(guest, cup, 3)
+    alone = settings.model_copy(update={"carts_url": "http://127.0.0.1:1"})
+    async with serving(create_app(alone, [Service.USERS])) as users:
+        email, _ = await register(users)
+        users.cookies.set("mercato_guest", guest.cookies["mercato_guest"])
+        answer = await users.post("/api/auth/login", json={"email": email, "password": PASSWORD})
+    assert answer.status_code == 200
+    assert "mercato_guest" not in answer.headers["Set-Cookie"]
+    guest.headers.update(bearer(answer.json()))
+    assert _quantities((await guest.get("/api/cart")).json()) == {cup: 3}
+
+
+async def test_a_merge_is_for_services_only(shopper: httpx.AsyncClient) -> None:
+    body = {"guestToken": "x", "customerId": "01a2089c-98ed-7490-9136-86c20e911d0a"}
+    assert (await shopper.post("/internal/carts/merge", json=body)).status_code == 404
+
+
+async def test_writing_a_cart_is_limited_by_who_calls(shop: Shop, settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"rate_limits": "on"}), [Service.USERS, Service.CARTS])
+    async with serving(app) as client:
+        headers = await shop.credentials()
+        answers = [await client.delete("/api/cart", headers=headers) for _ in range(601)]
+        assert [answer.status_code for answer in answers] == [200] * 600 + [429]
+        assert int(answers[-1].headers["Retry-After"]) > 0
+        assert (await client.delete("/api/cart", headers=await shop.credentials())).status_code == 200
 
 
 async def test_a_bad_token_is_401_and_not_a_guest(shop: Shop, guest: httpx.AsyncClient) -> None:

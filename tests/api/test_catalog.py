@@ -168,6 +168,7 @@ async def test_only_staff_may_change_the_catalogue(shop: Shop, guest: httpx.Asyn
         ({"price": {"amount": 1.5, "currency": "EUR"}}, "validation_error"),
         ({"price": {"amount": "5", "currency": "EUR"}}, "validation_error"),
         ({"price": {"amount": 5, "currency": "EUR", "tax": 1}}, "validation_error"),
+        ({"price": {"amount": 5}}, "validation_error"),
         ({"price": 5}, "validation_error"),
         ({"price": None}, "validation_error"),
         ({"sku": ""}, "validation_error"),
