@@ -58,9 +58,13 @@ def free_port() -> int:
 
 
 class Stack:
-    """Starts each server when it is first asked for; `close` ends all. For every thread but its own loop's."""
+    """Starts each server when it is first asked for; `close` ends all. For every thread but its own loop's.
 
-    def __init__(self) -> None:
+    `durable`: PostgreSQL keeps what it has committed when it is stopped and started again, which costs some speed.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._durable = durable
         self.directory = Path(tempfile.mkdtemp(prefix="mercato-test-"))
         self.log = self.directory / "servers.log"
         self._log_file = self.log.open("a", buffering=1)
@@ -88,7 +92,7 @@ class Stack:
     def postgres(self) -> embedded.Postgres:
         password = self.directory / "postgres.password"
         password.write_text(secrets.token_hex(16))
-        server = embedded.Postgres(self.directory / "postgres", HOST, free_port(), password, durable=False)
+        server = embedded.Postgres(self.directory / "postgres", HOST, free_port(), password, self._durable)
         self.run(self.supervisor.start(embedded.postgres(server)))
         return server
 
