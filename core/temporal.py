@@ -16,10 +16,11 @@ from core.settings import Settings
 from models.errors import Unavailable
 
 DATA_CONVERTER = pydantic_data_converter
+CUSTOMER_ID = SearchAttributeKey.for_keyword("CustomerId")
 NEEDS_ATTENTION = SearchAttributeKey.for_bool("NeedsAttention")
 SEARCH_ATTRIBUTES = (
     SearchAttributeKey.for_keyword("OrderStatus"),
-    SearchAttributeKey.for_keyword("CustomerId"),
+    CUSTOMER_ID,
     NEEDS_ATTENTION,
     SearchAttributeKey.for_keyword("FailureStep"),
     SearchAttributeKey.for_int("OrderTotal"),  # minor units

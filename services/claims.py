@@ -45,6 +45,12 @@ _RELEASE = text("""
     ON CONFLICT (order_id) DO UPDATE SET state = 'released', ended_at = clock_timestamp() WHERE c.state = 'active'
 """)
 
+_HELD = text("""
+    SELECT order_id FROM carts.claims
+    WHERE state = 'active' AND created_at < clock_timestamp() - make_interval(secs => :age)
+    ORDER BY created_at LIMIT :limit
+""")
+
 _CONSUME = text("""
     WITH cart AS MATERIALIZED (
         SELECT c.id FROM carts.claims k JOIN carts.carts c ON c.id = k.cart_id
@@ -111,6 +117,13 @@ async def release_claim(session: AsyncSession, order_id: UUID) -> None:
     An order that never claimed gets a RELEASED row all the same, so that a claim still under way is refused.
     """
     await (await session.connection()).execute(_RELEASE, {"order_id": order_id})
+
+
+async def held(session: AsyncSession, older_than_seconds: int, limit: int) -> list[UUID]:
+    """Orders that have held the lines of a cart for so long (database clock), the longest first."""
+    connection = await session.connection()
+    rows = await connection.execute(_HELD, {"age": float(older_than_seconds), "limit": limit})
+    return list(rows.scalars())
 
 
 async def consume_claim(session: AsyncSession, order_id: UUID) -> None:

@@ -95,7 +95,10 @@ def activities_of(resources: Resources) -> list[Any]:
     carts = CartActivities(sessions[Service.CARTS])
     notifications = NotificationActivities(sessions[Service.NOTIFICATIONS])
     reconciliation = ReconciliationActivities(
-        orders=sessions[Service.ORDERS], catalog=sessions[Service.CATALOG], client=resources.client
+        orders=sessions[Service.ORDERS],
+        catalog=sessions[Service.CATALOG],
+        carts=sessions[Service.CARTS],
+        client=resources.client,
     )
     return [
         orders.prepare,
