@@ -44,7 +44,11 @@ Tell = Callable[[Replayed, WorkflowHistory | None], None]
 
 
 class Stuck(Exception):
-    """The history did not replay in time."""
+    """The history did not replay in time. `closing` ends when it has after all, which may be never."""
+
+    def __init__(self, closing: asyncio.Task[None]) -> None:
+        super().__init__()
+        self.closing = closing
 
 
 class Lane:
@@ -60,7 +64,7 @@ class Lane:
         """What went wrong, None if nothing did.
 
         Raises:
-            Stuck: no end after `seconds`; the lane is of no use any more, and cannot be closed.
+            Stuck: no end after `seconds`; the lane is of no use any more, and closes when the history is done.
         """
         if self._results is None:
             context = self._replayer.workflow_replay_iterator(self._fed())
@@ -69,7 +73,7 @@ class Lane:
         task = asyncio.ensure_future(_next(self._results))
         done, _ = await asyncio.wait({task}, timeout=seconds)
         if not done:
-            raise Stuck
+            raise Stuck(asyncio.create_task(self._close_after(task)))
         return task.result().replay_failure
 
     async def close(self) -> None:
@@ -78,6 +82,10 @@ class Lane:
             async for _ in self._results:
                 pass
         await self._stack.aclose()
+
+    async def _close_after(self, task: asyncio.Future[WorkflowReplayResult]) -> None:
+        await asyncio.wait({task})
+        await self.close()
 
     async def _fed(self) -> AsyncIterator[WorkflowHistory]:
         while (history := await self._waiting.get()) is not None:
@@ -101,6 +109,7 @@ class ReplayRun:
         self._seconds = seconds
         self._lanes = lanes or min(os.cpu_count() or 2, 8)
         self._located = 0
+        self.abandoned: list[asyncio.Task[None]] = []  # lanes with a history that is stuck
 
     async def replay(self, cases: Sequence[Case], tell: Tell) -> list[Replayed]:
         """Replay all; `tell` hears of each as it is done, with its history if it has one. In the order of `cases`."""
@@ -135,7 +144,8 @@ class ReplayRun:
     async def _outcome(self, lane: Lane, history: WorkflowHistory) -> tuple[Outcome, str, int | None]:
         try:
             failure = await lane.replay(history, self._seconds)
-        except Stuck:
+        except Stuck as stuck:
+            self.abandoned.append(stuck.closing)
             return "stuck", f"not replayed after {self._seconds:g} s", None
         if failure is None:
             return "replays", "", None
@@ -166,7 +176,8 @@ class ReplayRun:
                     low = middle + 1
                 else:
                     high = middle
-        except Stuck:
+        except Stuck as stuck:
+            self.abandoned.append(stuck.closing)
             return None
         await lane.close()
         return events[tasks[low]].event_id if tasks else None
