@@ -183,6 +183,7 @@ async def record_declined(
         EventType.PAYMENT_DECLINED,
         key=f"payment.declined:{attempt}",
         allowed=OPEN,
+        late_after=(PaymentStatus.AUTHORIZED,),
         values={
             "payment_status": PaymentStatus.DECLINED,
             "status": OrderStatus.ACTION_REQUIRED,
@@ -200,6 +201,7 @@ async def record_payment_unknown(session: AsyncSession, order_id: UUID, attempt:
         EventType.PAYMENT_UNKNOWN,
         key=f"payment.unknown:{attempt}",
         allowed=OPEN,
+        late_after=(PaymentStatus.AUTHORIZED,),
         values={"payment_status": PaymentStatus.UNKNOWN, "status": OrderStatus.PENDING, "action_required": None},
         data={"attempt": attempt},
     )
@@ -245,6 +247,7 @@ async def end(
     reason: str = "",
 ) -> Order:
     """Reject, expire or cancel an open order; an order that was sold or has ended stays as it is."""
+    was_open = (await _locked(session, order_id)).status in OPEN
     order = await _change(
         session,
         order_id,
@@ -260,7 +263,7 @@ async def end(
         },
         data={"code": refusal.code, "detail": refusal.detail} if refusal else {"reason": reason} if reason else None,
     )
-    if actor and order.status == status:
+    if actor and was_open:
         await audit(session, order_id, actor, status.value, reason)
     return order
 
@@ -296,6 +299,7 @@ async def _change(
     event: EventType,
     *,
     allowed: Collection[OrderStatus],
+    late_after: Collection[PaymentStatus] = (),
     values: Mapping[str, Any] | None = None,
     key: str = "",
     data: Mapping[str, Any] | None = None,
@@ -305,7 +309,7 @@ async def _change(
     A change that comes late (the order has moved on) or twice leaves everything as it is and returns the row.
     """
     order = await _locked(session, order_id)
-    if order.status not in allowed:
+    if order.status not in allowed or order.payment_status in late_after:
         return order
     new = dict(values or {})
     seq = await _tell(session, order, event, key or event.value, new, data or {})

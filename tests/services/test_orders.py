@@ -1,0 +1,106 @@
+"""The order's row: facts that come late or twice change nothing, and nothing follows an end."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from core.db import Sessions, make_engine, make_sessions
+from core.settings import derived_role_url
+from models.messages import CheckoutInput
+from models.orders import Order
+from models.types import Money, OrderStatus, PaymentStatus, uuid7
+from services import orders, placing
+
+PRICE = Money(amount=250)
+
+
+class Case:
+    """One order; functions of the orders service run in a transaction each."""
+
+    def __init__(self, sessions: Sessions, order_id: UUID) -> None:
+        self._sessions, self.order_id = sessions, order_id
+
+    async def run(self, work: Any, *args: Any, **kwargs: Any) -> Any:
+        async with self._sessions.begin() as session:
+            return await work(session, self.order_id, *args, **kwargs)
+
+    async def state(self) -> tuple[OrderStatus, PaymentStatus]:
+        order: Order = await self.run(orders.get)
+        return OrderStatus(order.status), PaymentStatus(order.payment_status)
+
+    async def rows(self, statement: str) -> list[Any]:
+        async with self._sessions() as session:
+            connection = await session.connection()
+            return list((await connection.execute(text(statement), {"order_id": self.order_id})).scalars())
+
+    async def told(self) -> list[str]:
+        return await self.rows("SELECT type FROM orders.customer_event WHERE order_id = :order_id ORDER BY seq")
+
+
+@pytest.fixture(scope="module")
+async def sessions(database_url: str) -> AsyncIterator[Sessions]:
+    engine = make_engine(derived_role_url(database_url, "mercato_orders"))
+    yield make_sessions(engine)
+    await engine.dispose()
+
+
+@pytest.fixture
+async def case(sessions: Sessions) -> Case:
+    checkout = CheckoutInput(order_id=uuid7(), customer_id=uuid4(), payment_method_id="pm_card_visa")
+    async with sessions.begin() as session:
+        await placing.create_pending(session, checkout, currency="EUR", shipping_address=None, trace_id=None)
+    return Case(sessions, checkout.order_id)
+
+
+async def test_a_decline_told_late_does_not_hide_that_another_card_holds_the_money(case: Case) -> None:
+    await case.run(orders.record_authorized, PRICE)
+    await case.run(orders.record_declined, 1, "insufficient_funds", None)
+    assert await case.state() == (OrderStatus.PENDING, PaymentStatus.AUTHORIZED)
+    assert await case.told() == ["order.placed", "payment.authorized"]
+
+
+async def test_a_doubt_told_late_does_not_hide_that_the_money_is_held(case: Case) -> None:
+    await case.run(orders.record_authorized, PRICE)
+    await case.run(orders.record_payment_unknown, 1)
+    assert await case.state() == (OrderStatus.PENDING, PaymentStatus.AUTHORIZED)
+
+
+async def test_a_doubt_is_ended_by_a_decline_and_by_an_authorization(case: Case) -> None:
+    await case.run(orders.record_payment_unknown, 1)
+    assert await case.state() == (OrderStatus.PENDING, PaymentStatus.UNKNOWN)
+    await case.run(orders.record_declined, 1, "insufficient_funds", None)
+    assert await case.state() == (OrderStatus.ACTION_REQUIRED, PaymentStatus.DECLINED)
+    await case.run(orders.record_authorized, PRICE)
+    assert await case.state() == (OrderStatus.PENDING, PaymentStatus.AUTHORIZED)
+
+
+async def test_a_cancel_written_twice_is_in_the_audit_once(case: Case) -> None:
+    for _ in range(2):
+        await case.run(orders.end, OrderStatus.CANCELLED, actor="sue", reason="the customer rang")
+    assert await case.rows("SELECT actor FROM orders.audit WHERE order_id = :order_id") == ["sue"]
+    assert await case.told() == ["order.placed", "order.cancelled"]
+
+
+@pytest.mark.parametrize("ending", [OrderStatus.REJECTED, OrderStatus.EXPIRED, OrderStatus.CANCELLED])
+async def test_nothing_follows_an_end(case: Case, ending: OrderStatus) -> None:
+    await case.run(orders.mark_attention, "void", "processor is down")
+    await case.run(orders.end, ending)
+    told = await case.told()
+    for work, arguments in (
+        (orders.record_authorized, (PRICE,)),
+        (orders.record_declined, (1, "insufficient_funds", None)),
+        (orders.record_payment_unknown, (1,)),
+        (orders.confirm, ()),
+        (orders.record_captured, (PRICE,)),
+        (orders.record_voided, ()),
+        (orders.mark_attention, ("void", "processor is down")),
+        (orders.clear_attention, ()),
+        (orders.end, (OrderStatus.CANCELLED,)),
+    ):
+        await case.run(work, *arguments)
+    assert await case.told() == told
+    order = await case.run(orders.get)
+    assert (order.status, order.needs_attention, order.attention) == (ending, False, None)
