@@ -142,8 +142,9 @@ async def _within(
             await update
     except Exception:
         if operation is not None:
-            # the failed start is kept in the operation as well, and asyncio logs what nobody has looked at
-            with contextlib.suppress(Exception):
+            # the failed start is kept in the operation as well, and asyncio logs what nobody has looked at; after our
+            # own timeout that is a CancelledError, which is nobody's wish to end this request
+            with contextlib.suppress(Exception, asyncio.CancelledError):
                 async with asyncio.timeout(0):
                     await operation.workflow_handle()
         raise
