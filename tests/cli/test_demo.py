@@ -33,7 +33,7 @@ async def test_a_declined_card_waits_for_another_one(platform: Platform) -> None
         assert words in done.stdout
 
 
-async def test_a_card_that_nobody_knows_waits_for_another_one_too(platform: Platform) -> None:
+async def test_a_card_without_money_waits_for_another_one_too(platform: Platform) -> None:
     done = await mercato(
         "demo", "--url", platform.base_url, "--card", "pm_card_visa_chargeDeclinedInsufficientFunds", env=platform.env
     )
@@ -59,6 +59,13 @@ async def test_orders_are_listed_and_shown_by_id_and_number(platform: Platform) 
 async def test_what_the_demo_leaves_behind_replays(platform: Platform) -> None:
     order_id = order_of((await mercato("demo", "--url", platform.base_url, env=platform.env)).stdout)
     assert (await mercato("replay", order_id, env=platform.env)).returncode == 0
+
+
+async def test_what_the_demo_leaves_behind_breaks_no_invariant(platform: Platform) -> None:
+    for card in ("pm_card_visa", "pm_card_chargeDeclined"):
+        assert (await mercato("demo", "--card", card, env=platform.env)).returncode == 0
+    done = await mercato("check", env={**platform.env, "MERCATO_DATABASE_URL": platform.owner_url})
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", [["demo"], ["orders", "list"], ["orders", "show", "T9Q0N-V2WDC"]])

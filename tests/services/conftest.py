@@ -9,7 +9,7 @@ from core.db import Sessions, make_engine, make_sessions
 from core.settings import Settings
 from models.types import Service
 from services.processor import Processor
-from tests.services.paying import Purchase
+from tests.services.paying import ACCOUNT, Purchase
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ async def payment_sessions(database_url: str) -> AsyncIterator[Sessions]:
 
 @pytest.fixture(scope="session")
 async def gateway(processor_url: str) -> AsyncIterator[Processor]:
-    gateway = Processor(Settings(processor_url=processor_url, processor_timeout_seconds=1))
+    gateway = Processor(Settings(processor_url=processor_url, processor_api_key=ACCOUNT, processor_timeout_seconds=1))
     yield gateway
     await gateway.aclose()
 
@@ -29,7 +29,7 @@ async def gateway(processor_url: str) -> AsyncIterator[Processor]:
 @pytest.fixture(scope="session")
 async def patient_gateway(processor_url: str) -> AsyncIterator[Processor]:
     """Waits longer than the faults of these tests last."""
-    gateway = Processor(Settings(processor_url=processor_url, processor_timeout_seconds=5))
+    gateway = Processor(Settings(processor_url=processor_url, processor_api_key=ACCOUNT, processor_timeout_seconds=5))
     yield gateway
     await gateway.aclose()
 
