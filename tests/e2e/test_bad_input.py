@@ -100,7 +100,7 @@ async def test_a_huge_body_is_413(write: str, scene: Scene) -> None:
     problem(await scene.send(method, path, content=unannounced()), 413, "body_too_large")
 
 
-QUANTITIES = [0, -1, 10**9, 10**30, 1.5, None, "1", True, [], {}]
+QUANTITIES: list[Any] = [0, -1, 10**9, 10**30, 1.5, None, "1", True, [], {}]
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES, ids=repr)
