@@ -123,8 +123,10 @@ class Shopper:
     ) -> httpx.Response:
         return await self.post("/api/orders/place", {"paymentMethodId": card, **body}, key=key, wait=wait)
 
-    async def pay(self, order_id: str, card: str = VISA, *, key: str | None = None) -> httpx.Response:
-        return await self.post(f"/api/orders/{order_id}/payment", {"paymentMethodId": card}, key=key)
+    async def pay(
+        self, order_id: str, card: str = VISA, *, key: str | None = None, wait: float = WAIT
+    ) -> httpx.Response:
+        return await self.post(f"/api/orders/{order_id}/payment", {"paymentMethodId": card}, key=key, wait=wait)
 
     async def cancel(self, order_id: str, *, key: str | None = None, wait: float = WAIT) -> httpx.Response:
         return await self.post(f"/api/orders/{order_id}/cancel", {"reason": "changed my mind"}, key=key, wait=wait)

@@ -63,6 +63,19 @@ async def test_a_reply_lost_after_a_decline_is_still_a_decline(shop: Shop) -> No
     await shop.charged_once(order_id, PRICE)
 
 
+async def test_a_card_whose_answer_is_late_has_not_been_declined(shop: Shop) -> None:
+    """The decline before was another card's: until the new one is answered the order is still going."""
+    product, shopper = await shop.product(), await shop.shopper()
+    await shopper.add(product)
+    order_id = (await shopper.place("pm_card_chargeDeclined")).json()["orderId"]
+    await shop.fault(mode="latency", seconds=2, times=1, operations=["confirm"])
+    paid = await shopper.pay(order_id, key="late", wait=0.5)
+    assert (paid.status_code, paid.json()["orderId"]) == (202, order_id), paid.text
+    await shopper.until(order_id, paymentStatus="captured")
+    assert (await shopper.pay(order_id, key="late")).status_code == 201
+    await shop.charged_once(order_id, PRICE)
+
+
 async def test_a_long_outage_calls_for_attention_and_heals_by_itself(shop: Shop) -> None:
     product, shopper = await shop.product(), await shop.shopper()
     await shop.fault(mode="drop")

@@ -1,0 +1,65 @@
+"""What people send while something is under way: whichever comes first counts, and never half of each."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.e2e.shop import PRICE, Shop
+from tests.e2e.shopper import problem
+
+DECLINED = "pm_card_chargeDeclined"
+
+
+@pytest.fixture(autouse=True)
+async def _healthy_afterwards(shop: Shop) -> AsyncIterator[None]:
+    yield
+    await shop.no_faults()
+
+
+async def test_a_card_still_being_tried_is_not_answered_by_the_decline_of_the_one_before(shop: Shop) -> None:
+    product, shopper = await shop.product(), await shop.shopper()
+    await shopper.add(product, 2)
+    order_id = problem(await shopper.place(DECLINED), 402, "payment_declined")["orderId"]
+    await shop.fault(mode="latency", seconds=0.8, times=1, operations=["confirm"])
+    paid = await shopper.pay(order_id, key="second-card", wait=0)
+    assert paid.status_code == 202, paid.text
+    again = await shopper.pay(order_id, key="second-card", wait=5)
+    assert (again.status_code, again.json()["status"]) == (201, "confirmed")
+    assert again.headers["Idempotent-Replayed"] == "true"
+    await shopper.until(order_id, status="confirmed", paymentStatus="captured")
+    await shop.charged_once(order_id, 2 * PRICE)
+
+
+async def test_two_cards_at_once_are_one_charge(shop: Shop) -> None:
+    product, shopper = await shop.product(), await shop.shopper()
+    await shopper.add(product, 2)
+    order_id = problem(await shopper.place(DECLINED), 402, "payment_declined")["orderId"]
+    answers = await asyncio.gather(*(shopper.pay(order_id) for _ in range(4)))
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses[0] in (201, 202)
+    assert all(status in (201, 202, 409) for status in statuses), [answer.text for answer in answers]
+    await shopper.until(order_id, status="confirmed", paymentStatus="captured")
+    await shop.charged_once(order_id, 2 * PRICE)
+
+
+@pytest.mark.parametrize("step", range(12))
+async def test_a_cancel_at_any_moment_either_wins_or_is_refused(step: int, shop: Shop) -> None:
+    """R32: never confirmed and cancelled, never cancelled and charged."""
+    product, shopper = await shop.product(), await shop.shopper()
+    await shopper.add(product, 2)
+    await shop.fault(mode="latency", seconds=0.1, times=10)
+    placed = await shopper.place(wait=0)
+    order_id = placed.json()["orderId"]
+    await asyncio.sleep(step * 0.05)
+    answer = await shopper.cancel(order_id, wait=8)
+    if answer.status_code == 200:
+        assert answer.json()["status"] == "cancelled"
+        assert await shop.stock(product) == (10, 0)
+        await shop.nothing_charged(order_id)
+        assert await shopper.cart() == {product: 2}
+    else:
+        problem(answer, 409, "not_cancellable")
+        await shopper.until(order_id, status="confirmed", paymentStatus="captured")
+        assert await shop.stock(product) == (8, 0)
+        await shop.charged_once(order_id, 2 * PRICE)
