@@ -69,6 +69,8 @@ _SECURITY_SCHEMES = {
     "cookie": {"type": "apiKey", "in": "cookie", "name": "mercato_access", "description": "For browsers"},
 }
 CREDENTIAL_PATHS = ("/api/auth/login", "/api/auth/refresh")
+MAILED_TOKEN_PATHS = ("/api/auth/reset-password", "/api/auth/verify")
+_ASKING = {authenticate, authenticate_if_any}
 _SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"cookie": []}]
 
 
@@ -118,11 +120,12 @@ def _possible(operation: dict[str, Any], method: str, path: str, guards: set[Cal
     if not path.startswith("/api/"):
         return
     yield 503
-    if guards & {authenticate, authenticate_if_any} or path in CREDENTIAL_PATHS:
+    if guards & _ASKING or path in CREDENTIAL_PATHS:
         yield 401
     if path.endswith(("/place", "/payment")):
         yield 402
-    if guards & {require_staff, require_admin}:
+    # unsafe methods: also a cookie from elsewhere, or somebody else's userId
+    if guards & {require_staff, require_admin} or (method != "GET" and (guards & _ASKING or path in CREDENTIAL_PATHS)):
         yield 403
     if "{" in path:
         yield 404
@@ -134,6 +137,8 @@ def _possible(operation: dict[str, Any], method: str, path: str, guards: set[Cal
         yield 409
         yield 429
     if any(parameter["name"].lower() == "idempotency-key" for parameter in operation.get("parameters", [])):
+        yield 400
+    if path in MAILED_TOKEN_PATHS:
         yield 400
 
 

@@ -272,7 +272,7 @@ async def test_every_documented_operation_names_its_problems(client: httpx.Async
     assert "HTTPValidationError" not in json.dumps(document)
     guarded_operation = document["paths"]["/api/probe/guarded"]["post"]
     assert guarded_operation["security"] == [{"bearer": []}, {"cookie": []}]
-    assert guarded_operation["responses"].keys() >= {"401", "409", "413", "422", "503"}
+    assert guarded_operation["responses"].keys() >= {"401", "403", "409", "413", "422", "503"}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             assert not path.startswith("/api/") or "503" in operation["responses"]
