@@ -139,6 +139,8 @@ def _of_sqlstate(sqlstate: str) -> MercatoError | None:
 
 def _headers(error: MercatoError) -> dict[str, str]:
     headers = dict(error.headers)
+    if "orderId" in error.extra:
+        headers.setdefault("Location", f"/api/orders/{error.extra['orderId']}")
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == HTTPStatus.UNAUTHORIZED:

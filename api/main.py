@@ -42,6 +42,7 @@ def create_app(settings: Settings, services: Collection[Service] = tuple(Service
         version="0.1.0",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would go to whatever host and scheme the request names
         openapi_url="/openapi.json" if documented else None,
         lifespan=_lifespan(settings, mounted),
     )

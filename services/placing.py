@@ -93,7 +93,11 @@ async def _bound(session: AsyncSession, request: RequestKey, in_flight_seconds: 
         )
     ).one()
     if row.body_sha256 != request.body_sha256:
-        raise InvalidRequest("this Idempotency-Key came with another body before", code="idempotency_key_reused")
+        raise InvalidRequest(
+            "this Idempotency-Key came with another body before",
+            code="idempotency_key_reused",
+            orderId=str(row.order_id),
+        )
     if row.in_flight:
         raise Conflict(
             "the first request with this Idempotency-Key is still being answered",

@@ -81,6 +81,11 @@ async def conflict() -> None:
     raise Conflict("Gone meanwhile.", code="out_of_stock", available_units=3)
 
 
+@probe.get("/api/probe/in-flight")
+async def in_flight() -> None:
+    raise Conflict("Wait.", code="idempotency_in_progress", retry_after=1, orderId="an-order")
+
+
 @probe.get("/api/probe/busy")
 async def busy() -> None:
     raise TooManyRequests("Slow down.", retry_after=7)
@@ -129,6 +134,7 @@ def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str
 
 async def test_an_unknown_path_is_a_problem(client: httpx.AsyncClient) -> None:
     assert_problem(await client.get("/api/nowhere"), 404, "not_found")
+    assert_problem(await client.get("/api/products/"), 404, "not_found")  # no redirect to wherever Host says
 
 
 async def test_a_wrong_method_names_the_right_ones(client: httpx.AsyncClient) -> None:
@@ -234,6 +240,14 @@ async def test_a_refusal_keeps_its_code_and_its_extras(client: httpx.AsyncClient
     response = await client.get("/api/probe/busy")
     assert_problem(response, 429, "too_many_requests")
     assert response.headers["retry-after"] == "7"
+
+
+async def test_a_refusal_that_knows_its_order_says_where_it_is(client: httpx.AsyncClient) -> None:
+    response = await client.get("/api/probe/in-flight")
+    document = assert_problem(response, 409, "idempotency_in_progress")
+    assert document["orderId"] == "an-order"
+    assert response.headers["location"] == "/api/orders/an-order"
+    assert response.headers["retry-after"] == "1"
 
 
 async def test_every_answer_bears_the_security_headers(client: httpx.AsyncClient) -> None:
