@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from contextlib import suppress
 from time import perf_counter
 from uuid import uuid4
 
@@ -19,6 +20,8 @@ from api.metrics import IN_PROGRESS, STREAMS, observe_request
 from core.settings import Settings
 
 MAX_HEADER_BYTES = 32 * 1024
+DRAIN_BYTES = 1024 * 1024
+DRAIN_SECONDS = 1.0
 UNMATCHED = "unmatched"  # never the raw path: strangers would fill the metrics with theirs
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -156,8 +159,11 @@ class SizeLimit:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
             await self._refuse(431, "headers_too_large", "The headers are too large.", scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
+        incoming = Headers(scope=scope)
+        announced = incoming.get("content-length", "0")
         if not announced.isdecimal() or int(announced[:20]) > self._limit:
+            if "expect" not in incoming:  # who asks first has not sent it yet
+                await _drain(receive)
             await self._refuse(413, "body_too_large", self._detail(), scope, receive, send)
             return
         seen = 0
@@ -167,6 +173,8 @@ class SizeLimit:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._limit:
+                if message.get("more_body"):
+                    await _drain(receive)
                 # FastAPI lets an HTTPException through while it reads the body
                 raise HTTPException(413, self._detail(), headers={"Connection": "close"})
             return message
@@ -179,3 +187,16 @@ class SizeLimit:
 
     def _detail(self) -> str:
         return f"The body may hold {self._limit // 1024} KB at most."
+
+
+async def _drain(receive: Receive) -> None:
+    """Throw away what is being sent, a while and within measure: a connection closed with unread bytes on it is reset,
+    and the sender would see that instead of our answer."""
+    left = DRAIN_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return

@@ -185,7 +185,7 @@ async def test_an_id_that_cannot_exist_is_not_found(client: httpx.AsyncClient, n
     assert_problem(await client.get(f"/api/probe/items/{number}"), 404, "not_found")
 
 
-async def test_a_body_announced_too_big_is_refused_unread(client: httpx.AsyncClient) -> None:
+async def test_a_body_announced_too_big_is_refused(client: httpx.AsyncClient) -> None:
     response = await client.post("/api/probe/open", content=b"x" * (256 * 1024 + 1))
     assert_problem(response, 413, "body_too_large")
 
@@ -201,7 +201,7 @@ async def test_a_body_that_grows_too_big_is_refused_on_the_way(client: httpx.Asy
 
     response = await client.post("/api/probe/open", content=endless(), headers={"content-type": "application/json"})
     assert_problem(response, 413, "body_too_large")
-    assert sent <= 6 * 64 * 1024
+    assert sent <= 24 * 64 * 1024  # the limit, and what is thrown away so that the answer can be read
 
 
 async def test_headers_that_are_too_large_are_refused(client: httpx.AsyncClient) -> None:
