@@ -145,7 +145,7 @@ async def test_an_order_that_waits_for_a_card_survives_the_loss_of_temporal(frai
     await shopper.add(product)
     order_id = problem(await shopper.place(DECLINED), 402, "payment_declined")["orderId"]
     async with without(frail.platform, "temporal"):
-        unpaid = await shopper.pay(order_id, key="card")
+        unpaid = await shopper.pay(order_id, key="card", wait=1)
         assert unpaid.status_code in (202, 503), unpaid.text
         assert (await shopper.order(order_id))["status"] == "action_required"
     paid = await shopper.insist(lambda: shopper.pay(order_id, key="card"))
