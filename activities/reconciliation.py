@@ -15,7 +15,7 @@ from core.temporal import CUSTOMER_ID, NEEDS_ATTENTION
 from models.messages import CheckoutInput, ReconcileInput, ReconcileResult
 from models.orders import Order
 from models.types import OrderStatus, PaymentStatus
-from services import claims, inventory, orders
+from services import claims, inventory, unfinished
 
 LIVE = tuple(status for status in OrderStatus if not status.is_ended)
 MANY = 10_000  # ids in one read: more than can be under way at once
@@ -47,7 +47,7 @@ class ReconciliationActivities:
         while True:
             async with self.orders() as session:
                 behind = page[-1] if page else None
-                page = await orders.untouched(session, request.older_than_seconds, request.limit, behind=behind)
+                page = await unfinished.untouched(session, request.older_than_seconds, request.limit, behind=behind)
             for order in page:
                 yield order
             if len(page) < request.limit:
@@ -60,7 +60,7 @@ class ReconciliationActivities:
         async with self.carts() as session:
             holding = await claims.held(session, request.older_than_seconds, MANY)
         async with self.orders() as session:
-            sold = await orders.of_status(session, holding, (OrderStatus.CONFIRMED,))
+            sold = await unfinished.of_status(session, holding, (OrderStatus.CONFIRMED,))
         return [order for order in sold if order.payment_status == PaymentStatus.CAPTURED and not order.needs_attention]
 
     async def _looked_after(self, order_id: UUID) -> bool | None:
@@ -114,7 +114,7 @@ class ReconciliationActivities:
         async with self.catalog() as session:
             expired = await inventory.expired(session, MANY)
         async with self.orders() as session:
-            live = {order.id for order in await orders.of_status(session, expired, LIVE)}
+            live = {order.id for order in await unfinished.of_status(session, expired, LIVE)}
         ended = [order_id for order_id in expired if order_id not in live]
         for order_id in ended:
             async with self.catalog.begin() as session:

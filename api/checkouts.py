@@ -11,6 +11,7 @@ from uuid import UUID
 
 from loguru import logger
 from temporalio.client import (
+    Client,
     WithStartWorkflowOperation,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
@@ -33,6 +34,7 @@ from workflows import options, steps
 from workflows.checkout import CheckoutWorkflow
 
 SHORTEST_WAIT = 0.05
+WORD_SECONDS = 2.0  # for a message that must arrive, however little the caller wanted to wait
 LATE = 0.1  # what the RPC's own deadline may be late by
 
 
@@ -75,8 +77,10 @@ async def start(through: Checkouts, checkout: CheckoutInput, wait: float) -> Non
         _raise_unless_late(error)
 
 
-async def send_card(through: Checkouts, order_id: UUID, key: str, card: UsePaymentMethod, wait: float) -> None:
+async def send_card(through: Checkouts, order_id: UUID, key: str, card: UsePaymentMethod, wait: float) -> bool:
     """Send another card to a waiting checkout; `key` names the request, a repeat of it is the same attempt.
+
+    Returns whether it has been answered: if not, the order's row does not speak of this card yet.
 
     Raises:
         Conflict: `not_payable`, the checkout waits for no card.
@@ -94,13 +98,15 @@ async def send_card(through: Checkouts, order_id: UUID, key: str, card: UsePayme
         )
         await _within(wait, update)
     except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError):
-        return
+        return False
     except WorkflowUpdateFailedError as error:
         raise _refusal_of(error, "not_payable") from error
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise Conflict("the order waits for no card", code="not_payable") from error
         _raise_unless_late(error)
+        return False
+    return True
 
 
 async def cancel(through: Checkouts, checkout: CheckoutInput, action: StaffAction, wait: float) -> None:
@@ -124,11 +130,30 @@ async def cancel(through: Checkouts, checkout: CheckoutInput, action: StaffActio
     except WorkflowAlreadyStartedError:
         return  # it has ended meanwhile: the row says how
     except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError):
-        return
+        await _leave_word(client, through, checkout, action)
     except WorkflowUpdateFailedError as error:
         raise _refusal_of(error, "not_cancellable") from error
     except RPCError as error:
         _raise_unless_late(error)
+        await _leave_word(client, through, checkout, action)
+
+
+async def _leave_word(client: Client, through: Checkouts, checkout: CheckoutInput, action: StaffAction) -> None:
+    """An update that no worker has taken is kept in memory only, if it has arrived at all; a signal is written down."""
+    signal = client.start_workflow(
+        CheckoutWorkflow.run,
+        checkout,
+        start_signal="cancel_soon",
+        start_signal_args=[action],
+        rpc_timeout=timedelta(seconds=WORD_SECONDS),
+        **_start_options(through, checkout),
+    )
+    try:
+        await _within(WORD_SECONDS, signal)
+    except WorkflowAlreadyStartedError:
+        return  # it has ended meanwhile: the row says how
+    except (RPCError, TimeoutError) as error:
+        raise Unavailable("Temporal does not answer") from error
 
 
 async def _within(

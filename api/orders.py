@@ -145,7 +145,11 @@ async def pay(
         order = await _read(resources, order.id)
         if order.status == OrderStatus.ACTION_REQUIRED:
             card = UsePaymentMethod(payment_method_id=body.payment_method_id, actor=str(user.user_id))
-            await checkouts.send_card(_checkouts(resources), order.id, f"{user.user_id}:{key}", card, wait)
+            if not await checkouts.send_card(_checkouts(resources), order.id, f"{user.user_id}:{key}", card, wait):
+                order = await _read(resources, order.id)
+                if order.status == OrderStatus.ACTION_REQUIRED:
+                    # that was said of the card before: of this one nobody knows yet
+                    return await _order_response(resources, order, user, status=202, repeat=repeat)
         elif not repeat:
             raise Conflict(f"the order is {order.status}, it waits for no card", code="not_payable")
         return await _answer(resources, order.id, user, repeat=repeat)

@@ -305,6 +305,14 @@ class CheckoutWorkflow:
                 f"the order is {self._status.value}, it cannot be cancelled any more", type="not_cancellable"
             )
 
+    @workflow.signal(
+        description="For the API: as `cancel`, when nobody takes that in time. Ignored once the order is confirmed. "
+        'Input: {"actor": "you", "reason": "why"}'
+    )
+    def cancel_soon(self, action: StaffAction) -> None:
+        if not (self._past_return or self._closed or self._cancel):
+            self._cancel = NotSold(OrderStatus.CANCELLED, actor=action.actor, reason=action.reason)
+
     @workflow.update(
         description="Try another card for the same reservation. "
         'Input: {"payment_method_id": "pm_…", "actor": "you", "reason": "why"}'

@@ -6,6 +6,7 @@ those is used up too, the order is marked `needsAttention` and the step waits fo
 round, which starts by itself, so that an outage heals without hands.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -123,6 +124,7 @@ class Steps:
         if handle.done():
             return True, handle.result()
         handle.cancel()
+        handle.add_done_callback(_look_away)
         return False, None
 
     async def _park(self, name: str, failure: ActivityError, stop: Callable[[], bool]) -> None:
@@ -181,6 +183,12 @@ class Steps:
             if is_cancelled_exception(failure):
                 raise
             workflow.logger.warning("could not write a note: %s", _cause_of(failure))
+
+
+def _look_away(attempt: asyncio.Task[Any]) -> None:
+    """Nobody waits for this attempt any more; asyncio would complain of an exception that nobody has looked at."""
+    if not attempt.cancelled():
+        attempt.exception()
 
 
 def _refused(failure: BaseException) -> bool:

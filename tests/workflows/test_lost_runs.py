@@ -101,3 +101,23 @@ async def test_a_step_that_never_answers_stands_still_and_is_tried_again(start: 
     shop.on_call["reserve"] = hang
     handle = await start(shop, checkout_input(attempt_seconds=1))
     assert (await handle.result()).status is OrderStatus.CONFIRMED
+
+
+async def test_a_cancel_left_as_a_signal_counts_like_one_that_was_answered(start: Any) -> None:
+    shop = FakeShop()
+    shop.declined_cards = {"pm_bad"}
+    handle = await start(shop, checkout_input(payment_method_id="pm_bad"))
+    await handle.execute_update(CheckoutWorkflow.placed)
+    for _ in range(2):
+        await handle.signal(CheckoutWorkflow.cancel_soon, SUE)
+    assert (await handle.result()).status is OrderStatus.CANCELLED
+    assert (shop.held, shop.money) == (False, "none")
+    assert shop.closed is not None
+    assert (shop.closed.actor, shop.closed.reason) == (SUE.actor, SUE.reason)
+
+
+def test_a_cancel_left_as_a_signal_comes_too_late_for_a_sold_order() -> None:
+    checkout = CheckoutWorkflow(checkout_input())
+    checkout._past_return = True
+    checkout.cancel_soon(SUE)
+    assert not checkout._is_cancelled()
