@@ -153,8 +153,11 @@ async def pay(
         elif not repeat:
             raise Conflict(f"the order is {order.status}, it waits for no card", code="not_payable")
         return await _answer(resources, order.id, user, repeat=repeat)
-    except (Conflict, Unavailable) as error:
+    except Conflict as error:
         await _forget(resources, bound, repeat)
+        raise _with_order(error, order.id) from error
+    except Unavailable as error:
+        # The card may be under way all the same: the key stays bound, so that a repeat joins it and is no second wish.
         raise _with_order(error, order.id) from error
     finally:
         await _release(resources, bound)

@@ -16,8 +16,15 @@ from core.temporal import TemporalConnector, ensure_search_attributes
 from models.errors import Unavailable
 from models.messages import CheckoutInput, StaffAction, UsePaymentMethod
 from models.types import uuid7
+from workflows import options
 
 SUE = StaffAction(actor="sue", reason="the customer rang")
+
+
+@pytest.fixture(autouse=True)
+def nobody_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue of our own: the platform of other tests may have workers on the same server."""
+    monkeypatch.setattr(options, "TASK_QUEUE", f"nobody-{uuid7()}")
 
 
 class Wire:
