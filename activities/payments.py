@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from services.processor import Processor
 from temporalio import activity
 
 from activities.recorder import OrderRecorder
@@ -10,6 +9,7 @@ from core.db import Sessions
 from models.messages import Authorization, AuthorizePayment, Capture, OrderRef, Voiding
 from models.types import PaymentStatus
 from services import orders, payments
+from services.processor import Processor
 
 FIRST_REQUEST = "place"
 
