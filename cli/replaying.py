@@ -4,8 +4,8 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,13 +92,24 @@ class Lane:
             yield history
 
 
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What Temporal would say of a history is in our report."""
+    temporal = logging.getLogger("temporalio")
+    before = temporal.level
+    temporal.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        temporal.setLevel(before)
+
+
 class ReplayRun:
     """Replays cases against `workflows` in as many lanes as there are processors."""
 
     def __init__(self, workflows: Sequence[type], *, seconds: float = REPLAY_SECONDS, lanes: int | None = None) -> None:
         # Temporal's plugin wants this provider; nothing is exported, a replay is no traffic.
         configure_telemetry(Settings(otlp_endpoint=""), "replay")
-        logging.getLogger("temporalio").setLevel(logging.CRITICAL)  # what it says is in our report
         quiet = LoggingConfig(filter=TelemetryFilter(core_level="OFF", other_level="OFF"))
         self._replayer = Replayer(
             workflows=workflows,
@@ -124,7 +135,8 @@ class ReplayRun:
                     lane = Lane(self._replayer)
             await lane.close()
 
-        await asyncio.gather(*(work() for _ in range(min(self._lanes, len(cases)))))
+        with _hushed():
+            await asyncio.gather(*(work() for _ in range(min(self._lanes, len(cases)))))
         return [results[position] for position in sorted(results)]
 
     async def _replay_one(self, lane: Lane, case: Case, tell: Tell) -> Replayed:

@@ -1,13 +1,14 @@
 """The checkout, told as a story: prepare, reserve, authorize, confirm, capture, clear the cart, notify.
 
 Until `confirm` everything can be undone; from there it only goes forward. How a step is carried out, retried and
-parked is in workflows/steps.py; here stands what happens, in which order, and what undoes it.
+parked is in workflows/steps.py, what ends a sale in workflows/endings.py; here stands what happens, in which order,
+and what undoes it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
@@ -35,20 +36,8 @@ with workflow.unsafe.imports_passed_through():
         UsePaymentMethod,
     )
     from models.types import Money, OrderStatus, PaymentStatus, ReservationState, order_number
+    from workflows.endings import NotSold, cause_of, to_the_end
     from workflows.steps import Steps
-
-
-T = TypeVar("T")
-
-
-class NotSold(Exception):
-    """Ends the selling part: the order is rejected, expired or cancelled, and what was done is undone."""
-
-    def __init__(
-        self, status: OrderStatus, refusal: Refusal | None = None, *, actor: str = "", reason: str = ""
-    ) -> None:
-        super().__init__(status.value)
-        self.status, self.refusal, self.actor, self.reason = status, refusal, actor, reason
 
 
 @workflow.defn
@@ -60,6 +49,7 @@ class CheckoutWorkflow:
         self._input = checkout
         self._steps = Steps(checkout)
         self._steps.headline = self._headline
+        self._steps.status = lambda: self._status
         self._order = PreparedOrder(number=order_number(checkout.order_id), status=OrderStatus.PENDING)
         self._status = OrderStatus.PENDING
         self._payment = PaymentStatus.NONE
@@ -107,7 +97,7 @@ class CheckoutWorkflow:
         except NotSold as ending:
             self._ending = ending
         except (asyncio.CancelledError, FailureError) as broken:
-            self._ending = NotSold(OrderStatus.CANCELLED, reason=_cause_of(broken))
+            self._ending = NotSold(OrderStatus.CANCELLED, reason=cause_of(broken))
         await to_the_end(self._roll_back())
         return self._past_return
 
@@ -322,7 +312,7 @@ class CheckoutWorkflow:
         self._card, self._card_key = card, info.id if info else "card"
         self._cards_sent += 1
         mine = self._cards_sent
-        if card.reason:
+        if card.reason or (card.actor and card.actor != str(self._input.customer_id)):
             await self._steps.note(
                 OrderActivities.audit,
                 AuditAction(
@@ -424,24 +414,6 @@ class CheckoutWorkflow:
         return f"Order {self._order.number} is {self._status.value}, payment {self._payment.value}"
 
 
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` whatever cancellation arrives meanwhile: `asyncio.shield` alone would lose the rest of it."""
-    task = asyncio.create_task(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            continue
-        except BaseException:
-            break
-    return task.result()
-
-
 def _say_who(actor: str, reason: str) -> None:
     if not actor or not reason:
         raise ApplicationError('say who acts and why: {"actor": "you", "reason": "why"}', type="validation_error")
-
-
-def _cause_of(broken: BaseException) -> str:
-    cause = broken.__cause__ or broken
-    return getattr(cause, "message", "") or str(cause) or type(cause).__name__

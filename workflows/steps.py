@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from models.messages import Attention, AuditAction, CheckoutInput, ProlongReservation
     from models.types import Money, OrderStatus
     from workflows import options
+    from workflows.endings import cause_of
 
 ORDER_STATUS = SearchAttributeKey.for_keyword("OrderStatus")
 CUSTOMER_ID = SearchAttributeKey.for_keyword("CustomerId")
@@ -38,6 +39,7 @@ class Steps:
         self._retry_asked: set[str] = set()
         self.parked: dict[str, str] = {}  # step -> cause
         self.headline: Callable[[], str] = lambda: "The order is not ready"  # for whoever reads why a step stands still
+        self.status: Callable[[], OrderStatus] = lambda: OrderStatus.PENDING  # for lists of what stands still
         self.holds_stock = False  # then a step that stands still prolongs the reservation
 
     async def run(self, name: str, activity: Any, message: Any) -> Any:
@@ -129,7 +131,7 @@ class Steps:
 
     async def _park(self, name: str, failure: ActivityError, stop: Callable[[], bool]) -> None:
         """Say that `name` stands still, and wait for staff or for the next round."""
-        cause = _cause_of(failure)
+        cause = cause_of(failure)
         self.parked[name] = cause
         self._retry_asked.discard(name)
         next_round = workflow.now() + timedelta(seconds=self._input.round_pause_seconds)
@@ -137,7 +139,8 @@ class Steps:
             f"{self.headline()}.\n\n**{name} stands still:** {cause.rstrip('.')}.\n\n"
             f"It tries again by itself at {next_round:%H:%M:%S} UTC; the update `retry` does at once."
         )
-        workflow.upsert_search_attributes([NEEDS_ATTENTION.value_set(True), FAILURE_STEP.value_set(name)])
+        status = ORDER_STATUS.value_set(self.status().value)
+        workflow.upsert_search_attributes([NEEDS_ATTENTION.value_set(True), FAILURE_STEP.value_set(name), status])
         await self._try_note(OrderActivities.mark_attention, self._attention(name, cause))
         if self.holds_stock:
             order, ttl = self._input.order_id, self._input.reservation_ttl_seconds
@@ -182,7 +185,7 @@ class Steps:
         except ActivityError as failure:
             if is_cancelled_exception(failure):
                 raise
-            workflow.logger.warning("could not write a note: %s", _cause_of(failure))
+            workflow.logger.warning("could not write a note: %s", cause_of(failure))
 
 
 def _look_away(attempt: asyncio.Task[Any]) -> None:
@@ -195,10 +198,3 @@ def _refused(failure: BaseException) -> bool:
     """Whether a service refused for good, as against not having been able to answer."""
     cause = failure if isinstance(failure, ApplicationError) else failure.__cause__
     return isinstance(cause, ApplicationError) and cause.non_retryable
-
-
-def _cause_of(failure: BaseException) -> str:
-    cause = failure.__cause__ or failure
-    while isinstance(cause, FailureError) and not isinstance(cause, ApplicationError) and cause.__cause__:
-        cause = cause.__cause__
-    return str(getattr(cause, "message", "") or cause)[:300]

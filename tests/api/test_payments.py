@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from api.main import create_app
 from core.db import Sessions, make_engine, make_sessions
@@ -27,6 +28,7 @@ def settings(
         database_url=database_url,
         redis_url=redis_url,
         processor_url=processor_url,
+        processor_api_key=SecretStr("sk_test_payments_api"),  # not the platform's: its books must not hold this money
         rate_limits="off",
     )
 

@@ -1,0 +1,47 @@
+"""How a checkout comes to its end: why it was not sold, and work that is finished whatever arrives meanwhile."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError, FailureError
+
+with workflow.unsafe.imports_passed_through():
+    from models.messages import Refusal
+    from models.types import OrderStatus
+
+T = TypeVar("T")
+LONGEST_CAUSE = 300  # characters; it goes into search results and details
+
+
+class NotSold(Exception):
+    """Ends the selling part: the order is rejected, expired or cancelled, and what was done is undone."""
+
+    def __init__(
+        self, status: OrderStatus, refusal: Refusal | None = None, *, actor: str = "", reason: str = ""
+    ) -> None:
+        super().__init__(status.value)
+        self.status, self.refusal, self.actor, self.reason = status, refusal, actor, reason
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` whatever cancellation arrives meanwhile: `asyncio.shield` alone would lose the rest of it."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            continue
+        except BaseException:
+            break
+    return task.result()
+
+
+def cause_of(failure: BaseException) -> str:
+    """What went wrong at the bottom of `failure`, in the words of whoever raised it."""
+    cause = failure.__cause__ or failure
+    while isinstance(cause, FailureError) and not isinstance(cause, ApplicationError) and cause.__cause__:
+        cause = cause.__cause__
+    text = str(getattr(cause, "message", "") or cause) or type(cause).__name__
+    return text[:LONGEST_CAUSE]
