@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.chaos.shop import Shop
-from tests.stack import Platform, RunningApi, Stack, start_platform, start_processor
+from tests.stack import Platform, Stack, start_platform, start_processor
 
 # A killed worker's work counts as lost after two seconds instead of ten.
 SOON = {
@@ -23,12 +23,6 @@ def arena() -> Iterator[Platform]:
         yield start_platform(stack, database, start_processor(stack, database), SOON)
     finally:
         stack.close()
-
-
-@pytest.fixture(scope="package")
-def regular_api(arena: Platform) -> RunningApi:
-    """The same platform's API, whose checkouts take no fast path."""
-    return arena.start_api(env={"MERCATO_FAST_PATH": "false"})
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 import asyncio
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,22 +12,11 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
+from tests.e2e.shopper import eventually
 from tests.stack import Platform
 
 PASSWORD = "correct-horse-battery"
 STOCK = 5
-
-
-async def eventually(look: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
-    """The first true answer of `look`; the last answer is in the error when none comes in time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = await look()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s; last answer: {answer!r}")
-        await asyncio.sleep(0.05)
 
 
 @dataclass

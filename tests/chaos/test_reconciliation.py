@@ -12,7 +12,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from core.db import make_engine, make_sessions
 from core.settings import derived_role_url
 from services import inventory
-from tests.chaos.shop import STOCK, Shop, eventually
+from tests.chaos.shop import STOCK, Shop
+from tests.e2e.shopper import eventually
 from tests.stack import Platform
 
 

@@ -4,8 +4,9 @@ import asyncio
 
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 
-from tests.chaos.shop import Shop, eventually
+from tests.chaos.shop import Shop
 from tests.core.test_telemetry import receiver
+from tests.e2e.shopper import eventually
 from tests.stack import Platform
 
 
