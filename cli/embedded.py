@@ -23,6 +23,7 @@ POSTGRES_FLAGS = {
     "log_timezone": "UTC",
     "log_checkpoints": "off",
     "jit": "off",
+    "shared_preload_libraries": "pg_stat_statements",  # which statements cost what: CREATE EXTENSION shows it
 }
 # For data that is thrown away: nothing waits for the disk.
 THROW_AWAY_FLAGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}

@@ -125,17 +125,26 @@ def make_worker(resources: Resources) -> Worker:
     interceptors: Sequence[Interceptor] = [ErrorInterceptor()]
     if settings.crash_at:
         interceptors = [*interceptors, CrashInterceptor(settings.crash_at)]
-    return Worker(
+    return queue_worker(
         resources.client,
-        task_queue=options.TASK_QUEUE,
+        options.TASK_QUEUE,
         workflows=WORKFLOWS,
         activities=activities_of(resources),
         interceptors=interceptors,
-        graceful_shutdown_timeout=GRACE,
         # tasks of runs cached by a worker that died wait this long before another worker may have them
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=settings.workflow_task_seconds),
+    )
+
+
+def queue_worker(client: Client, queue: str, **registrations: Any) -> Worker:
+    """A worker of `queue`, with the options that hold for every queue."""
+    return Worker(
+        client,
+        task_queue=queue,
+        graceful_shutdown_timeout=GRACE,
         max_concurrent_activities=50,
         max_concurrent_local_activities=50,
+        **registrations,
     )
 
 

@@ -1,0 +1,1 @@
+"""Measurements, each one command and one run: `make bench-checkout`, `make bench-browse`. Nothing here is a test."""
