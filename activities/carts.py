@@ -16,5 +16,5 @@ class CartActivities:
     @activity.defn(name="clear_cart")
     async def clear(self, request: OrderRef) -> None:
         """Remove what was bought, keep what was added since."""
-        async with self.sessions.begin() as session:
+        async with self.sessions() as session:
             await claims.consume_claim(session, request.order_id)

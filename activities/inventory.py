@@ -19,7 +19,7 @@ class InventoryActivities:
     @activity.defn
     async def reserve(self, request: ReserveStock) -> Reservation:
         """Hold every line or none, then tell the customer."""
-        async with self.sessions.begin() as session:
+        async with self.sessions() as session:
             reservation = await inventory.reserve(session, request.order_id, request.quantities, request.ttl_seconds)
         expires_at = reservation.expires_at
         if reservation.state is ReservationState.ACTIVE and expires_at is not None:
@@ -29,11 +29,11 @@ class InventoryActivities:
     @activity.defn
     async def prolong(self, request: ProlongReservation) -> Reservation:
         """Push the expiry away while the checkout is still at work."""
-        async with self.sessions.begin() as session:
+        async with self.sessions() as session:
             return await inventory.prolong(session, request.order_id, request.ttl_seconds)
 
     @activity.defn
     async def release(self, request: OrderRef) -> ReservationState:
         """Give the stock back; a reservation that comes later holds nothing."""
-        async with self.sessions.begin() as session:
+        async with self.sessions() as session:
             return await inventory.release(session, request.order_id)

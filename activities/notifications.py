@@ -16,7 +16,7 @@ class NotificationActivities:
     @activity.defn(name="notify")
     async def queue_confirmation(self, request: QueueConfirmation) -> bool:
         """Queue one confirmation e-mail for the order; False when it was queued before."""
-        async with self.sessions.begin() as session:
+        async with self.sessions() as session:
             return await notifications.queue(
                 session,
                 order_id=request.order_id,

@@ -27,7 +27,7 @@ from services import catalog, claims, inventory, orders, pricing
 
 @dataclass(frozen=True)
 class OrderActivities:
-    """Each session is opened under the role of the service it belongs to: one transaction a service, in order."""
+    """Each session is opened under the role of the service it belongs to: one change a service, in order."""
 
     recorder: OrderRecorder
     carts: Sessions
@@ -43,7 +43,7 @@ class OrderActivities:
                 present  # what was written stands, whatever prices have done since: stock and money may be held for it
             )
         try:
-            async with self.carts.begin() as session:
+            async with self.carts() as session:
                 claimed = await claims.claim(session, request.customer_id, request.order_id, request.cart_version)
             lines = await self._priced(claimed.lines)
             total = await self._write(request, lines)
@@ -54,7 +54,7 @@ class OrderActivities:
     @activity.defn
     async def confirm(self, request: OrderRef) -> Confirmation:
         """Commit the reservation, then confirm the order: the point of no return."""
-        async with self.catalog.begin() as session:
+        async with self.catalog() as session:
             state = await inventory.commit(session, request.order_id)
         if state is not ReservationState.COMMITTED:
             async with self.recorder.sessions() as session:
@@ -66,7 +66,7 @@ class OrderActivities:
     @activity.defn
     async def close(self, request: CloseOrder) -> OrderStatus:
         """Give the cart's lines back and write how the order ended; answers the status it has now."""
-        async with self.carts.begin() as session:
+        async with self.carts() as session:
             await claims.release_claim(session, request.order_id)
         order = await self.recorder.record(
             lambda session: orders.end(
@@ -92,15 +92,16 @@ class OrderActivities:
 
     @activity.defn
     async def audit(self, request: AuditAction) -> None:
-        async with self.recorder.sessions.begin() as session:
+        async with self.recorder.sessions() as session:
             await orders.audit(session, request.order_id, request.actor, request.action, request.reason)
 
     async def _present(self, order_id: UUID) -> PreparedOrder:
         async with self.recorder.sessions() as session:
-            order = await orders.get(session, order_id)
-            lines = (await orders.lines_of(session, [order_id]))[order_id] if order.total_amount is not None else []
-        async with self.catalog() as session:
-            reservation = await inventory.state_of(session, order_id) if lines else None
+            order, lines = await orders.with_lines(session, order_id)
+        reservation = None
+        if lines:
+            async with self.catalog() as session:
+                reservation = await inventory.state_of(session, order_id)
         return PreparedOrder(
             number=order.number,
             status=OrderStatus(order.status),
@@ -129,7 +130,7 @@ class OrderActivities:
                 code="price_changed",
                 total=bill.total.model_dump(),
             )
-        async with self.recorder.sessions.begin() as session:
+        async with self.recorder.sessions() as session:
             return await orders.write_prepared(session, request.order_id, lines, shipping=bill.shipping, tax=bill.tax)
 
 

@@ -13,14 +13,14 @@ from models.orders import Order
 
 @dataclass(frozen=True)
 class OrderRecorder:
-    """One change of one order in one transaction of the orders service's role."""
+    """One change of one order, a single statement, under the orders service's role."""
 
     sessions: Sessions
     redis: Redis
 
     async def record(self, change: Callable[[AsyncSession], Awaitable[Order]]) -> Order:
-        """Run `change` in a transaction, then hint that the customer has news. Returns the order as it stands."""
-        async with self.sessions.begin() as session:
+        """Run `change`, then hint that the customer has news. Returns the order as it stands."""
+        async with self.sessions() as session:
             order = await change(session)
         await publish_hint(self.redis, order.customer_id)
         return order

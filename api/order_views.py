@@ -125,8 +125,8 @@ async def load_order_view(session: AsyncSession, order_id: UUID, *, staff: bool)
     Raises:
         NotFound: there is none.
     """
-    order = await orders.get(session, order_id)
-    return order_view(order, (await orders.lines_of(session, [order_id]))[order_id], staff=staff)
+    order, lines = await orders.with_lines(session, order_id)
+    return order_view(order, lines, staff=staff)
 
 
 async def owned_order(session: AsyncSession, order_id: str, user_id: UUID, *, staff: bool) -> Order:

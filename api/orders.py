@@ -1,12 +1,12 @@
 """The orders service over HTTP: place, pay, cancel, read."""
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from api import checkouts
@@ -18,14 +18,16 @@ from api.order_views import (
     OrderView,
     StaffOrderPage,
     load_order_view,
+    order_view,
     order_views,
     owned_order,
 )
 from api.routing import Router
 from api.shapes import GivenMoney, RequestModel
+from core.settings import Settings
 from core.telemetry import current_trace_id
 from models.errors import BadRequest, Conflict, InvalidRequest, MercatoError, PaymentRequired, Unavailable
-from models.messages import CheckoutInput, StaffAction, UsePaymentMethod
+from models.messages import CheckoutInput, OrderLine, StaffAction, UsePaymentMethod
 from models.orders import Order
 from models.types import OrderStatus, PaymentStatus, uuid7
 from services import orders, placing
@@ -116,16 +118,17 @@ async def place(
 ) -> Response:
     """Check out the cart. 201 confirmed, 202 still going, 402 declined, 409 or 422 rejected; safe to repeat."""
     bound = _request_key(request, user.user_id, key, body)
-    order_id, repeat = await _bind_placement(resources, bound, user.user_id, body, wait)
+    checkout = _checkout_of(resources.settings, user.user_id, body)
+    order_id, repeat = await _bind_placement(resources, bound, checkout, body.shipping_address, wait)
     try:
-        order = await _read(resources, order_id)
-        if order.status == OrderStatus.PENDING:
+        if not repeat:
+            await checkouts.start(_checkouts(resources), checkout, wait)
+        elif (order := await _read(resources, order_id)).status == OrderStatus.PENDING:
             await checkouts.start(_checkouts(resources), CheckoutInput.model_validate(order.checkout), wait)
-        return await _answer(resources, order_id, user, repeat=repeat)
     except Unavailable as error:
-        raise _with_order(error, order_id) from error
-    finally:
         await _release(resources, bound)
+        raise _with_order(error, order_id) from error
+    return await _answer(resources, bound, order_id, user, repeat=repeat)
 
 
 @router.post(
@@ -140,7 +143,7 @@ async def pay(
 ) -> Response:
     """Another card for the same reservation."""
     bound = _request_key(request, user.user_id, key, body)
-    repeat = await _bind(resources, bound, order.id, wait)
+    _, repeat = await _bind(resources, bound, order.id, wait)
     try:
         order = await _read(resources, order.id)
         if order.status == OrderStatus.ACTION_REQUIRED:
@@ -149,10 +152,10 @@ async def pay(
                 order = await _read(resources, order.id)
                 if order.status == OrderStatus.ACTION_REQUIRED:
                     # that was said of the card before: of this one nobody knows yet
-                    return await _order_response(resources, order, user, status=202, repeat=repeat)
+                    return await _respond(resources, bound, order.id, user, repeat=repeat, status=202)
         elif not repeat:
             raise Conflict(f"the order is {order.status}, it waits for no card", code="not_payable")
-        return await _answer(resources, order.id, user, repeat=repeat)
+        return await _answer(resources, bound, order.id, user, repeat=repeat)
     except Conflict as error:
         await _forget(resources, bound, repeat)
         raise _with_order(error, order.id) from error
@@ -176,7 +179,7 @@ async def cancel(
     """Cancel an order that is not confirmed yet; everything held goes back."""
     body = body or CancelOrder()
     bound = _request_key(request, user.user_id, key, body)
-    repeat = await _bind(resources, bound, order.id, wait)
+    _, repeat = await _bind(resources, bound, order.id, wait)
     try:
         order = await _read(resources, order.id)
         if order.status in orders.OPEN:
@@ -186,7 +189,7 @@ async def cancel(
         if order.status not in (*orders.OPEN, OrderStatus.CANCELLED):
             raise Conflict(f"the order is {order.status}, it cannot be cancelled", code="not_cancellable")
         status = 200 if order.status == OrderStatus.CANCELLED else 202
-        return await _order_response(resources, order, user, status=status, repeat=repeat)
+        return await _respond(resources, bound, order.id, user, repeat=repeat, status=status)
     except (Conflict, Unavailable) as error:
         await _forget(resources, bound, repeat)
         raise _with_order(error, order.id) from error
@@ -242,12 +245,9 @@ async def read(user: CurrentUser, order: SeenOrder, session: OrdersSession) -> A
 _ORDERS = orders.SERVICE
 
 
-async def _bind_placement(
-    resources: Resources, bound: RequestKey, user_id: UUID, body: PlaceOrder, wait: float
-) -> tuple[UUID, bool]:
-    """The idempotency row and the pending order, in one transaction."""
-    settings = resources.settings
-    checkout = CheckoutInput(
+def _checkout_of(settings: Settings, user_id: UUID, body: PlaceOrder) -> CheckoutInput:
+    """The workflow's input for a new order."""
+    return CheckoutInput(
         order_id=uuid7(),
         customer_id=user_id,
         payment_method_id=body.payment_method_id,
@@ -260,36 +260,40 @@ async def _bind_placement(
         round_pause_seconds=settings.round_pause_seconds,
         attempt_seconds=settings.attempt_seconds,
     )
-    async with resources.sessions[_ORDERS].begin() as session:
-        order_id, repeat = await placing.bind(
-            session, bound, checkout.order_id, in_flight_seconds=wait + 5, ttl=_key_ttl(resources)
+
+
+async def _bind_placement(
+    resources: Resources, bound: RequestKey, checkout: CheckoutInput, address: Address | None, wait: float
+) -> tuple[UUID, bool]:
+    """The order that the key is bound to, and whether it is a repeat: else key and pending order are written now."""
+    async with resources.sessions[_ORDERS]() as session:
+        placed = await placing.place(
+            session,
+            bound,
+            checkout,
+            currency=resources.settings.currency,
+            shipping_address=address.model_dump(by_alias=True) if address else None,
+            trace_id=current_trace_id(),
+            in_flight_seconds=wait + 5,
+            ttl=_key_ttl(resources),
         )
-        if not repeat:
-            await placing.create_pending(
-                session,
-                checkout,
-                currency=settings.currency,
-                shipping_address=body.shipping_address.model_dump(by_alias=True) if body.shipping_address else None,
-                trace_id=current_trace_id(),
-            )
-    return order_id, repeat
+    return (checkout.order_id, False) if placed else await _bind(resources, bound, checkout.order_id, wait)
 
 
-async def _bind(resources: Resources, bound: RequestKey, order_id: UUID, wait: float) -> bool:
+async def _bind(resources: Resources, bound: RequestKey, order_id: UUID, wait: float) -> tuple[UUID, bool]:
     async with resources.sessions[_ORDERS].begin() as session:
-        _, repeat = await placing.bind(session, bound, order_id, in_flight_seconds=wait + 5, ttl=_key_ttl(resources))
-    return repeat
+        return await placing.bind(session, bound, order_id, in_flight_seconds=wait + 5, ttl=_key_ttl(resources))
 
 
 async def _release(resources: Resources, bound: RequestKey) -> None:
-    async with resources.sessions[_ORDERS].begin() as session:
+    async with resources.sessions[_ORDERS]() as session:
         await placing.release(session, bound)
 
 
 async def _forget(resources: Resources, bound: RequestKey, repeat: bool) -> None:
     """A 409 changed nothing and a 503 is not kept: the same key may be tried again."""
     if not repeat:
-        async with resources.sessions[_ORDERS].begin() as session:
+        async with resources.sessions[_ORDERS]() as session:
             await placing.forget(session, bound)
 
 
@@ -298,14 +302,25 @@ async def _read(resources: Resources, order_id: UUID) -> Order:
         return await orders.get(session, order_id)
 
 
-async def _answer(resources: Resources, order_id: UUID, user: CurrentUser, *, repeat: bool) -> Response:
-    """What a placed or paid order answers, from its state now."""
-    order = await _read(resources, order_id)
+async def _answer(
+    resources: Resources, bound: RequestKey, order_id: UUID, user: CurrentUser, *, repeat: bool
+) -> Response:
+    """What a placed or paid order answers, from its state now; the key is let go with it."""
+    async with resources.sessions[_ORDERS]() as session:
+        order, lines = await placing.answer(session, bound, order_id)
     refusal = _refusal_of(order)
     if refusal:
         raise _with_order(refusal, order_id, repeat=repeat)
-    status = 202 if order.status in orders.OPEN else 201
-    return await _order_response(resources, order, user, status=status, repeat=repeat)
+    return _response(order, lines, user, status=202 if order.status in orders.OPEN else 201, repeat=repeat)
+
+
+async def _respond(
+    resources: Resources, bound: RequestKey, order_id: UUID, user: CurrentUser, *, repeat: bool, status: int
+) -> Response:
+    """As `_answer`, whatever the state says: the caller knows the status."""
+    async with resources.sessions[_ORDERS]() as session:
+        order, lines = await placing.answer(session, bound, order_id)
+    return _response(order, lines, user, status=status, repeat=repeat)
 
 
 def _refusal_of(order: Order) -> MercatoError | None:
@@ -327,13 +342,13 @@ def _refusal_of(order: Order) -> MercatoError | None:
     return None
 
 
-async def _order_response(
-    resources: Resources, order: Order, user: CurrentUser, *, status: int, repeat: bool
-) -> Response:
-    async with resources.sessions[_ORDERS]() as session:
-        view = await load_order_view(session, order.id, staff=user.role.is_staff)
-    return JSONResponse(
-        view.model_dump(mode="json", by_alias=True), status_code=status, headers=_headers(order.id, repeat)
+def _response(order: Order, lines: Sequence[OrderLine], user: CurrentUser, *, status: int, repeat: bool) -> Response:
+    view = order_view(order, lines, staff=user.role.is_staff)
+    return Response(
+        view.model_dump_json(by_alias=True),
+        status_code=status,
+        media_type="application/json",
+        headers=_headers(order.id, repeat),
     )
 
 

@@ -1,10 +1,34 @@
 """PostgreSQL: one engine a service role. Whoever opens a session owns the transaction; services never commit."""
 
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-Sessions = async_sessionmaker[AsyncSession]
+
+@dataclass(frozen=True)
+class Sessions:
+    """Two ways into one pool.
+
+    `async with sessions() as session:` commits each statement by itself, in one round trip: for reads, and for a
+    change that is a single statement. `async with sessions.begin() as session:` is one transaction, which costs two
+    round trips more. Objects stay readable after both.
+    """
+
+    _single: async_sessionmaker[AsyncSession]
+    _transaction: async_sessionmaker[AsyncSession]
+
+    def __call__(self) -> AsyncSession:
+        return self._single()
+
+    def begin(self) -> AbstractAsyncContextManager[AsyncSession]:
+        return self._transaction.begin()
 
 
 def make_engine(url: str, *, application: str = "mercato", pool_size: int = 8) -> AsyncEngine:
@@ -13,12 +37,11 @@ def make_engine(url: str, *, application: str = "mercato", pool_size: int = 8) -
     Timeouts are set on the server so that no statement outlives the budget of the step it serves (seconds: lock 2,
     statement 5, idle transaction 10).
     """
-    return create_async_engine(
+    engine = create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=3,
-        pool_pre_ping=True,
         hide_parameters=True,  # they are people's data; errors are logged and kept
         connect_args={
             "timeout": 3,
@@ -31,8 +54,20 @@ def make_engine(url: str, *, application: str = "mercato", pool_size: int = 8) -
             },
         },
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return engine
 
 
 def make_sessions(engine: AsyncEngine) -> Sessions:
-    """`async with sessions.begin() as session:` is one transaction; objects stay readable after it."""
-    return async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
+    """Sessions on the engine's pool."""
+    options: dict[str, Any] = {"class_": AsyncSession, "expire_on_commit": False}
+    single = engine.execution_options(isolation_level="AUTOCOMMIT")
+    return Sessions(async_sessionmaker(single, **options), async_sessionmaker(engine, **options))
+
+
+def _refuse_closed(_: Any, entry: ConnectionPoolEntry, __: Any) -> None:
+    """A connection that the server has closed is known to be closed: the pool makes new ones, and nobody has to ask
+    the server before each use whether it is still there (`pool_pre_ping`, a round trip each time)."""
+    connection: Any = entry.driver_connection
+    if connection is None or connection.is_closed():
+        raise InvalidatePoolError

@@ -4,7 +4,6 @@ For one customer seq is 1..n without a hole and in the order of commits, so "eve
 that is committed later.
 """
 
-import json
 from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
@@ -16,26 +15,28 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from core.events import PAGE
 from models.orders import CustomerEvent, Order
-from models.types import EventType, OrderStatus, PaymentStatus
+from models.types import OrderStatus, PaymentStatus
 
 OPEN_ORDERS = 50
 
-# The counter's row stays locked until the caller's transaction ends: that is what makes a customer's events follow each
-# other without a hole. The conflict clause also sees rows that this statement's snapshot does not.
-_APPEND = text(
+
+def telling(entries: str) -> str:
+    """The CTEs that append the CTE `entries`, at most one row (customer_id, order_id, event_key, type, data).
+
+    The counter's row stays locked until the transaction ends: that is what makes a customer's events follow each other
+    without a hole. An event that the log has already breaks its unique key, and the whole statement is undone with it,
+    the number taken included. `told` holds the new seq.
     """
-    WITH counter AS (
-        INSERT INTO orders.customer_counters AS c (customer_id, last_seq) VALUES (:customer_id, 1)
+    return f"""counter AS (
+        INSERT INTO orders.customer_counters AS c (customer_id, last_seq) SELECT customer_id, 1 FROM {entries}
         ON CONFLICT (customer_id) DO UPDATE SET last_seq = c.last_seq + 1
         RETURNING last_seq
-    )
-    INSERT INTO orders.customer_event (customer_id, seq, order_id, event_key, type, data)
-    SELECT :customer_id, last_seq, :order_id, :event_key, :type, CAST(:data AS jsonb) FROM counter
-    ON CONFLICT (order_id, event_key) DO NOTHING
-    RETURNING seq
-    """
-)
-_GIVE_BACK = text("UPDATE orders.customer_counters SET last_seq = last_seq - 1 WHERE customer_id = :customer_id")
+    ), told AS (
+        INSERT INTO orders.customer_event (customer_id, seq, order_id, event_key, type, data)
+        SELECT e.customer_id, counter.last_seq, e.order_id, e.event_key, e.type, e.data FROM {entries} e, counter
+        RETURNING seq
+    )"""
+
 
 _AFTER = text(
     """
@@ -55,30 +56,6 @@ _NEWER = text(
     ORDER BY e.customer_id, e.seq
     """
 )
-
-
-async def append(
-    session: AsyncSession, *, customer_id: UUID, order_id: UUID, event_key: str, type: EventType, data: dict[str, Any]
-) -> int | None:
-    """Add one event and return its seq; None, and nothing changes, when the order has an event of this key already.
-
-    `data` is the object that streams send. It holds the customer's other writers back until the transaction ends.
-    """
-    connection = await session.connection()
-    seq: int | None = await connection.scalar(
-        _APPEND,
-        {
-            "customer_id": customer_id,
-            "order_id": order_id,
-            "event_key": event_key,
-            "type": type.value,
-            "data": json.dumps(data),
-        },
-    )
-    if seq is None:
-        # The number taken for nothing; nobody else can have seen it, the row is still locked.
-        await connection.execute(_GIVE_BACK, {"customer_id": customer_id})
-    return seq
 
 
 async def after(
@@ -114,13 +91,6 @@ async def last_seq_of_order(session: AsyncSession, order_id: UUID) -> int:
     """The newest seq among the order's events, 0 before the first."""
     connection = await session.connection()
     query = text("SELECT max(seq) FROM orders.customer_event WHERE order_id = :order_id")
-    return await connection.scalar(query, {"order_id": order_id}) or 0
-
-
-async def count_of_order(session: AsyncSession, order_id: UUID) -> int:
-    """How many events the order has."""
-    connection = await session.connection()
-    query = text("SELECT count(*) FROM orders.customer_event WHERE order_id = :order_id")
     return await connection.scalar(query, {"order_id": order_id}) or 0
 
 

@@ -25,21 +25,14 @@ from models.types import ReservationState
 ATTEMPTS = 3
 CONTENDED = "This reservation is being changed by somebody else."
 
-# `held` comes first: whoever writes this order's reservation is waited for before any stock is locked. When something
-# is short the row is in the way, and _UNHOLD takes it back in the same transaction, before anybody could see it.
+# Several calls for one order meet at their stock, or at the reservation's unique key: `held` takes nothing then.
 _RESERVE = text("""
     WITH existing AS MATERIALIZED (
         SELECT state, expires_at FROM catalog.reservations WHERE order_id = :order_id
-    ), held AS (
-        INSERT INTO catalog.reservations (order_id, state, expires_at)
-        SELECT :order_id, 'active', clock_timestamp() + make_interval(secs => :ttl)
-        WHERE NOT EXISTS (SELECT FROM existing)
-        ON CONFLICT (order_id) DO NOTHING
-        RETURNING order_id, state, expires_at
     ), wanted AS MATERIALIZED (
-        SELECT h.order_id, w.product_id, w.quantity
-        FROM held h CROSS JOIN unnest(CAST(:products AS bigint[]), CAST(:quantities AS integer[]))
-            AS w (product_id, quantity)
+        SELECT w.product_id, w.quantity
+        FROM unnest(CAST(:products AS bigint[]), CAST(:quantities AS integer[])) AS w (product_id, quantity)
+        WHERE NOT EXISTS (SELECT FROM existing)
     ), locked AS MATERIALIZED (
         SELECT s.product_id, s.on_hand, s.reserved
         FROM catalog.stock s JOIN wanted w USING (product_id)
@@ -48,9 +41,15 @@ _RESERVE = text("""
         SELECT w.product_id, w.quantity, coalesce(l.on_hand - l.reserved, 0) AS available
         FROM wanted w LEFT JOIN locked l USING (product_id)
         WHERE coalesce(l.on_hand - l.reserved, 0) < w.quantity
+    ), held AS (
+        INSERT INTO catalog.reservations (order_id, state, expires_at)
+        SELECT :order_id, 'active', clock_timestamp() + make_interval(secs => :ttl)
+        WHERE EXISTS (SELECT FROM wanted) AND NOT EXISTS (SELECT FROM short)
+        ON CONFLICT (order_id) DO NOTHING
+        RETURNING order_id, state, expires_at
     ), granted AS MATERIALIZED (
-        SELECT w.order_id, w.product_id, w.quantity, l.on_hand, l.reserved
-        FROM wanted w JOIN locked l USING (product_id) WHERE NOT EXISTS (SELECT FROM short)
+        SELECT h.order_id, w.product_id, w.quantity, l.on_hand, l.reserved
+        FROM held h CROSS JOIN wanted w JOIN locked l USING (product_id)
     ), lines AS (
         INSERT INTO catalog.reservation_lines (order_id, product_id, quantity)
         SELECT order_id, product_id, quantity FROM granted
@@ -66,10 +65,9 @@ _RESERVE = text("""
             'product_id', product_id, 'requested', quantity, 'available', available) ORDER BY product_id)
         FROM short
     ) AS shortages
-    FROM (SELECT state, expires_at FROM held UNION ALL SELECT state, expires_at FROM existing) AS r
+    FROM (SELECT 1) AS one
+    LEFT JOIN (SELECT state, expires_at FROM held UNION ALL SELECT state, expires_at FROM existing) AS r ON true
 """)
-
-_UNHOLD = text("DELETE FROM catalog.reservations WHERE order_id = :order_id")
 
 _PROLONG = text("""
     UPDATE catalog.reservations
@@ -150,14 +148,15 @@ async def reserve(session: AsyncSession, order_id: UUID, lines: Mapping[int, int
         "quantities": [lines[product] for product in products],
         "ttl": float(ttl_seconds),
     }
-    row = await _first(session, _RESERVE, parameters)
-    # No row: somebody else wrote this order's reservation while we waited. A new statement can see it.
-    row = row or await _first(session, _READ, {"order_id": order_id})
-    if row is None:
-        raise Unavailable(CONTENDED)
-    if not row.get("shortages"):
+    row = await _one(session, _RESERVE, parameters)
+    if row["state"] is not None:
         return _reservation(row)
-    await (await session.connection()).execute(_UNHOLD, {"order_id": order_id})
+    # Nothing was held. It may be that another call for this order held it while we waited, and left nothing for us: a
+    # new statement can see that.
+    if own := await _first(session, _READ, {"order_id": order_id}):
+        return _reservation(own)
+    if row["shortages"] is None:
+        raise Unavailable(CONTENDED)
     return Reservation(state=None, shortages=[Shortage(**short) for short in row["shortages"]])
 
 

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import insert
-from sqlalchemy.dialects.postgresql import insert as insert_or_nothing
+from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -55,24 +54,38 @@ class Posted:
     entries: list[LedgerEntry]
 
 
+def booking(kind: LedgerKind, payment: str) -> str:
+    """The CTEs that book `kind` for what the CTE `payment` holds, at most one row (order_id, amount, currency).
+
+    Once for each order: the key is `{order}:{kind}`, and a repeat books nothing. `booked` holds the transaction's id.
+    """
+    legs = ", ".join(f"('{account}', {sign})" for account, sign in POSTINGS[kind])
+    # chr(58) is the colon, which would begin the name of a parameter
+    return f"""booked AS (
+        INSERT INTO payments.ledger_transactions (order_id, kind, key)
+        SELECT order_id, '{kind}', order_id || chr(58) || '{kind}' FROM {payment} ON CONFLICT (key) DO NOTHING RETURNING id
+    ), entries AS (
+        INSERT INTO payments.ledger_entries (txn_id, account, amount_minor, currency)
+        SELECT booked.id, leg.account, leg.sign * p.amount, p.currency
+        FROM booked, {payment} p, (VALUES {legs}) AS leg (account, sign)
+    )"""
+
+
+_POST = {
+    kind: text(f"""
+        WITH payment AS (
+            SELECT CAST(:order_id AS uuid) AS order_id, CAST(:amount AS bigint) AS amount, :currency AS currency
+        ), {booking(kind, "payment")}
+        SELECT id FROM booked
+    """)
+    for kind in LedgerKind
+}
+
+
 async def post(session: AsyncSession, order_id: UUID, kind: LedgerKind, amount: Money) -> bool:
-    """Book `kind` for the order once (key `{order}:{kind}`); False when it was booked before."""
-    connection = await session.connection()
-    inserted = await connection.execute(
-        insert_or_nothing(LedgerTransaction)
-        .values(order_id=order_id, kind=kind.value, key=f"{order_id}:{kind}")
-        .on_conflict_do_nothing(index_elements=["key"])
-        .returning(col(LedgerTransaction.id))
-    )
-    row = inserted.first()
-    if row is None:
-        return False
-    entries = [
-        {"txn_id": row.id, "account": account, "amount_minor": sign * amount.amount, "currency": amount.currency}
-        for account, sign in POSTINGS[kind]
-    ]
-    await connection.execute(insert(LedgerEntry).values(entries))
-    return True
+    """Book `kind` for the order once; False when it was booked before."""
+    parameters = {"order_id": order_id, "amount": amount.amount, "currency": amount.currency}
+    return (await (await session.connection()).execute(_POST[kind], parameters)).first() is not None
 
 
 async def is_posted(session: AsyncSession, order_id: UUID, kind: LedgerKind) -> bool:

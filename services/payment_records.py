@@ -1,13 +1,15 @@
 """What the payments service writes down between its calls to the processor: each function is one short transaction.
 
-The payment row is locked in each of them, never across the network. Two workers that carry out the same step at once
+The payment row is locked in each change, never across the network. Two workers that carry out the same step at once
 therefore see each other's notes, and a fact, once written (authorized, declined, captured, voided), stays.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Executable, RowMapping, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -22,14 +24,75 @@ from services import ledger, processor_keys
 FIRST_REQUEST = "place"
 
 
+# Each of these is what usually happens, in one round trip, and changes nothing when the payment stands otherwise than
+# usual: then the row is locked and looked at. The guards are the same.
+_OPEN = text("""
+    WITH payment AS (
+        INSERT INTO payments.payments (order_id, amount, currency) VALUES (:order_id, :amount, :currency)
+        ON CONFLICT DO NOTHING RETURNING order_id
+    )
+    INSERT INTO payments.attempts (order_id, attempt, request_key, payment_method_id)
+    SELECT order_id, :attempt, :request_key, :payment_method_id FROM payment RETURNING order_id
+""")
+
+_BEGIN_FIRST_TRY = text("""
+    WITH payment AS (
+        UPDATE payments.payments SET intent_id = coalesce(intent_id, :intent_id)
+        WHERE order_id = :order_id AND status = 'none' AND void_requested_at IS NULL
+        RETURNING order_id, intent_id
+    )
+    UPDATE payments.attempts a SET tries = 1, confirm_key = :key FROM payment p
+    WHERE a.order_id = p.order_id AND a.attempt = :attempt AND a.state = 'pending' AND a.tries = 0
+      AND NOT EXISTS (
+          SELECT FROM payments.processor_keys k WHERE k.order_id = p.order_id AND k.operation = :operation
+      )
+    RETURNING p.intent_id
+""")
+
+_HOLD = text(f"""
+    WITH payment AS (
+        UPDATE payments.payments SET status = 'authorized', updated_at = now()
+        WHERE order_id = :order_id AND status IN ('none', 'declined', 'unknown')
+          AND voided_at IS NULL AND void_requested_at IS NULL
+        RETURNING order_id, intent_id, amount, currency
+    ), holds AS (
+        UPDATE payments.attempts a SET
+            state = 'authorized', decline_code = NULL, charge_id = :charge_id, answered_at = clock_timestamp()
+        FROM payment p WHERE a.order_id = p.order_id AND a.attempt = :attempt
+    ), superseded AS (
+        UPDATE payments.attempts a SET state = 'declined', decline_code = 'superseded', answered_at = clock_timestamp()
+        FROM payment p
+        WHERE a.order_id = p.order_id AND a.attempt <> :attempt AND a.tries > 0 AND a.state IN ('pending', 'unknown')
+    ), {ledger.booking(LedgerKind.AUTHORIZE, "payment")}
+    SELECT intent_id, amount, currency FROM payment
+""")
+
+_TAKE = text(f"""
+    WITH payment AS (
+        UPDATE payments.payments SET status = 'captured', void_requested_at = NULL, updated_at = now()
+        WHERE order_id = :order_id AND status = 'authorized'
+        RETURNING *
+    ), {ledger.booking(LedgerKind.CAPTURE, "payment")}
+    SELECT * FROM payment
+""").columns(*Payment.__table__.columns)  # type: ignore[attr-defined]
+
+_WITH_KEY = text("""
+    SELECT p.*, k.number AS key_number FROM payments.payments p
+    LEFT JOIN payments.processor_keys k ON k.order_id = p.order_id AND k.operation = :operation
+    WHERE p.order_id = :order_id
+""")
+
+
 @dataclass(frozen=True)
 class Opened:
     """How an attempt stands before the processor is asked. `answer`: it need not be asked.
 
-    `asked`: a confirm has been sent before whose outcome nobody wrote down, for this attempt or an earlier one.
+    `intent_key`: for making the intent, if there is none yet. `asked`: a confirm has been sent before whose outcome
+    nobody wrote down, for this attempt or an earlier one.
     """
 
     intent_id: str | None
+    intent_key: str
     void_requested: bool = False
     asked: bool = False
     answer: Authorization | None = None
@@ -42,10 +105,21 @@ async def open_attempt(
 
     Raises Conflict: `payment_amount_changed`, `payment_method_changed` (an attempt is one card), `payment_voided`.
     """
+    parameters = {
+        "order_id": order_id,
+        "amount": amount.amount,
+        "currency": amount.currency,
+        "attempt": attempt,
+        "request_key": _request_key(attempt),
+        "payment_method_id": payment_method_id,
+    }
+    if await _first(sessions, _OPEN, parameters):
+        return Opened(None, processor_keys.key(order_id, processor_keys.INTENT))
     async with sessions.begin() as session:
         payment = await lock(session, order_id)
+        intent_key = await processor_keys.key_of(session, order_id, processor_keys.INTENT)
         if payment.void_requested_at is not None:
-            return Opened(payment.intent_id, void_requested=True)
+            return Opened(payment.intent_id, intent_key, void_requested=True)
         if payment.amount is None:
             payment.amount, payment.currency = amount.amount, amount.currency
         if amount_of(payment) != amount:
@@ -58,6 +132,7 @@ async def open_attempt(
             raise Conflict("This payment request was made with another card.", code="payment_method_changed")
         return Opened(
             payment.intent_id,
+            intent_key,
             asked=any(one.tries > 0 and not AttemptState(one.state).is_answered for one in attempts),
             answer=_answer(payment, attempts, row),
         )
@@ -76,18 +151,23 @@ async def begin_try(sessions: Sessions, order_id: UUID, attempt: int, intent_id:
 
     An Authorization instead if somebody else has the answer meanwhile; None if the payment is to be voided.
     """
+    operation = f"authorize:{attempt}"
+    key = processor_keys.key(order_id, operation)
+    first = {"order_id": order_id, "attempt": attempt, "intent_id": intent_id, "key": key, "operation": operation}
+    if row := await _first(sessions, _BEGIN_FIRST_TRY, first):
+        return Begun(row["intent_id"], key)
     async with sessions.begin() as session:
         payment = await lock(session, order_id)
         payment.intent_id = payment.intent_id or intent_id
         attempts = await attempts_of(session, order_id)
-        row = next(one for one in attempts if one.attempt == attempt)
+        tried = next(one for one in attempts if one.attempt == attempt)
         if payment.void_requested_at is not None:
             return None
-        if (answer := _answer(payment, attempts, row)) is not None:
+        if (answer := _answer(payment, attempts, tried)) is not None:
             return answer
-        row.tries += 1
-        row.confirm_key = await processor_keys.key_of(session, order_id, f"authorize:{attempt}")
-        return Begun(payment.intent_id, row.confirm_key)
+        tried.tries += 1
+        tried.confirm_key = await processor_keys.key_of(session, order_id, operation)
+        return Begun(payment.intent_id, tried.confirm_key)
 
 
 async def note_authorized(
@@ -97,6 +177,11 @@ async def note_authorized(
 
     None: the payment is to be voided, or is; a hold that came too late is written down, so that it will be let go.
     """
+    if row := await _first(sessions, _HOLD, {"order_id": order_id, "attempt": attempt, "charge_id": charge_id}):
+        amount = Money(amount=row["amount"], currency=row["currency"])
+        return Authorization(
+            status=PaymentStatus.AUTHORIZED, attempt=attempt, intent_id=row["intent_id"], amount=amount
+        )
     async with sessions.begin() as session:
         payment = await lock(session, order_id)
         if payment.voided_at is not None:
@@ -193,6 +278,8 @@ async def note_voided(sessions: Sessions, order_id: UUID, last_charge: str | Non
 
 async def note_captured(sessions: Sessions, order_id: UUID, charge_id: str | None) -> Payment:
     """The money is taken: payment and ledger in one transaction. A void that came too late is forgotten."""
+    if row := await _first(sessions, _TAKE, {"order_id": order_id}):
+        return Payment(**row)
     async with sessions.begin() as session:
         payment = await lock(session, order_id)
         if payment.status == PaymentStatus.CAPTURED:
@@ -204,6 +291,21 @@ async def note_captured(sessions: Sessions, order_id: UUID, charge_id: str | Non
         _set_status(payment, PaymentStatus.CAPTURED)
         payment.void_requested_at = None
         return payment
+
+
+async def with_key(sessions: Sessions, order_id: UUID, operation: str) -> tuple[Payment, str] | None:
+    """The payment, and the key that `operation` uses now; None if nobody ever asked for this order's money."""
+    row = await _first(sessions, _WITH_KEY, {"order_id": order_id, "operation": operation})
+    if row is None:
+        return None
+    columns = dict(row)
+    number = columns.pop("key_number")
+    return Payment(**columns), processor_keys.key(order_id, operation, number)
+
+
+async def _first(sessions: Sessions, statement: Executable, parameters: dict[str, Any]) -> RowMapping | None:
+    async with sessions() as session:
+        return (await (await session.connection()).execute(statement, parameters)).mappings().first()
 
 
 # --- parts of the above, for callers that hold a transaction -------------------------------------------------------

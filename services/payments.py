@@ -79,7 +79,7 @@ async def authorize(
     if opened.answer is not None:
         return opened.answer
     asked = _Asked(sessions, processor, order_id, attempt, amount)
-    intent_id = opened.intent_id or await _make_intent(sessions, processor, order_id, amount)
+    intent_id = opened.intent_id or await _make_intent(sessions, processor, order_id, amount, opened.intent_key)
     if opened.asked and (known := await asked.look(intent_id)) is not None:
         return known
     begun = await records.begin_try(sessions, order_id, attempt, intent_id)
@@ -97,17 +97,19 @@ async def capture(sessions: Sessions, processor: Processor, *, order_id: UUID) -
         Unavailable: retryable; a repeat learns whether it was taken.
         Conflict: `not_authorized`; `payment_voided`, also when the hold has lapsed at the processor.
     """
-    async with sessions() as session:
-        payment = await get_payment(session, order_id)
-    if payment is not None and payment.status == PaymentStatus.CAPTURED:
+    found = await records.with_key(sessions, order_id, processor_keys.CAPTURE)
+    if found is None:
+        raise Conflict("No money is held for this order.", code="not_authorized")
+    payment, key = found
+    if payment.status == PaymentStatus.CAPTURED:
         return _captured(payment)
-    if payment is None or payment.intent_id is None or payment.status != PaymentStatus.AUTHORIZED:
-        if payment is not None and payment.status == PaymentStatus.UNKNOWN:
+    if payment.intent_id is None or payment.status != PaymentStatus.AUTHORIZED:
+        if payment.status == PaymentStatus.UNKNOWN:
             raise PaymentUnknown("Nobody knows yet whether money is held for this order.")
         raise Conflict("No money is held for this order.", code="not_authorized")
     if payment.void_requested_at is not None:
         raise Conflict("The money held for this order is being given back.", code="payment_voided")
-    intent = await _act(sessions, processor, payment, "capture", processor.capture)
+    intent = await _act(sessions, processor, payment, processor_keys.CAPTURE, key, processor.capture)
     if intent.status == "succeeded":
         return _captured(await records.note_captured(sessions, order_id, intent.latest_charge))
     if intent.status == "canceled":
@@ -132,11 +134,13 @@ async def void(sessions: Sessions, processor: Processor, *, order_id: UUID) -> V
     if payment.intent_id is None:
         try:
             # The reply to `create` may have been lost: the same key tells the id, or makes what is then closed.
-            made = await _make_intent(sessions, processor, order_id, records.required_amount(payment))
+            key = await processor_keys.key_for(sessions, order_id, processor_keys.INTENT)
+            made = await _make_intent(sessions, processor, order_id, records.required_amount(payment), key)
         except InvalidRequest:
             return _voiding(await records.note_voided(sessions, order_id, None))
         payment.intent_id = await records.keep_intent(sessions, order_id, made)
-    intent = await _act(sessions, processor, payment, "void", processor.cancel)
+    key = await processor_keys.key_for(sessions, order_id, processor_keys.VOID)
+    intent = await _act(sessions, processor, payment, processor_keys.VOID, key, processor.cancel)
     if intent.status == "succeeded":
         await records.note_captured(sessions, order_id, intent.latest_charge)
         raise Conflict("The money has been taken; only a refund gives it back.", code="already_captured")
@@ -245,14 +249,13 @@ class _Asked:
         raise PaymentUnknown("The processor has not said yet whether the money is held.") from error
 
 
-async def _make_intent(sessions: Sessions, processor: Processor, order_id: UUID, amount: Money) -> str:
+async def _make_intent(sessions: Sessions, processor: Processor, order_id: UUID, amount: Money, key: str) -> str:
     """The order's intent, not confirmed; a repeat learns the same one."""
-    key = await processor_keys.key_for(sessions, order_id, "intent")
     try:
         intent = await processor.create(order_id, amount, key)
     except ProcessorUnavailable as error:
         if error.server_error:
-            await processor_keys.note_key_error(sessions, order_id, "intent")
+            await processor_keys.note_key_error(sessions, order_id, processor_keys.INTENT)
         raise
     except RequestRefused as refused:
         if refused.code in ("amount_too_small", "amount_too_large"):
@@ -267,11 +270,11 @@ async def _act(
     processor: Processor,
     payment: Payment,
     operation: str,
+    key: str,
     act: Callable[[str, str], Awaitable[Intent]],
 ) -> Intent:
     """Capture or cancel; after a refusal or a 5xx, the intent as it is (it may have happened all the same)."""
     intent_id, order_id = payment.intent_id or "", payment.order_id
-    key = await processor_keys.key_for(sessions, order_id, operation)
     try:
         intent = await act(intent_id, key)
     except (ProcessorUnavailable, RequestRefused) as error:

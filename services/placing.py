@@ -8,16 +8,15 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, text
-from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import col
+from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.errors import Conflict, InvalidRequest
-from models.messages import CheckoutInput
-from models.orders import IdempotencyKey, Order
-from models.types import EventType, order_number
-from services import events
+from models.messages import CheckoutInput, OrderLine
+from models.orders import Order
+from models.types import EventType, OrderStatus, PaymentStatus, order_number
+from services import events, orders
+from services.order_changes import FACTS
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,98 @@ def fingerprint(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+_KEY = "user_id = :user_id AND method = :method AND path = :path AND key = :key"
+
+# A key that has run out is free again.
+_BIND = """INSERT INTO orders.idempotency_keys AS k (
+            user_id, method, path, key, body_sha256, order_id, in_flight_until, expires_at
+        ) VALUES (
+            :user_id, :method, :path, :key, :body_sha256, :order_id,
+            now() + make_interval(secs => :in_flight), now() + make_interval(secs => :ttl)
+        )
+        ON CONFLICT (user_id, method, path, key) DO UPDATE SET
+            body_sha256 = excluded.body_sha256, order_id = excluded.order_id, created_at = now(),
+            in_flight_until = excluded.in_flight_until, expires_at = excluded.expires_at
+        WHERE k.expires_at < now()
+        RETURNING order_id"""
+
+_RELEASE = f"UPDATE orders.idempotency_keys SET in_flight_until = NULL WHERE {_KEY}"
+
+_BIND_KEY, _RELEASE_KEY = text(_BIND), text(_RELEASE)
+_FIND = text(f"""
+    SELECT order_id, body_sha256, coalesce(in_flight_until > now(), false) AS in_flight
+    FROM orders.idempotency_keys WHERE {_KEY} FOR UPDATE
+""")
+_TAKE = text(f"""
+    UPDATE orders.idempotency_keys SET in_flight_until = now() + make_interval(secs => :seconds) WHERE {_KEY}
+""")
+_FORGET = text(f"DELETE FROM orders.idempotency_keys WHERE {_KEY}")
+
+# The key, the pending order and its first event; nothing at all when the key is bound already.
+_PLACE = text(f"""
+    WITH bound AS (
+        {_BIND}
+    ), placed AS (
+        INSERT INTO orders.orders (
+            id, number, customer_id, status, payment_status, currency, shipping_address, checkout, trace_id
+        )
+        SELECT order_id, :number, :user_id, :status, :payment_status, :currency, CAST(:shipping_address AS jsonb),
+               CAST(:checkout AS jsonb), CAST(:trace_id AS text)
+        FROM bound RETURNING *
+    ), entry AS (
+        SELECT customer_id, id AS order_id, CAST(:type AS text) AS event_key, CAST(:type AS text) AS type,
+               {FACTS.format(row="placed")} AS data FROM placed
+    ), {events.telling("entry")}
+    SELECT order_id FROM bound
+""")
+
+# The answer to a request, read as its key is let go: a repeat may come at once.
+_ANSWER = text(f"""
+    WITH released AS (
+        {_RELEASE}
+    )
+    {orders.READ} FROM orders.orders o WHERE o.id = :order_id
+""").columns(*orders.READ_COLUMNS)
+
+
+async def place(
+    session: AsyncSession,
+    request: RequestKey,
+    checkout: CheckoutInput,
+    *,
+    currency: str,
+    shipping_address: dict[str, Any] | None,
+    trace_id: str | None,
+    in_flight_seconds: float,
+    ttl: timedelta,
+) -> bool:
+    """Bind the key to a new pending order, with the workflow's input so that it can be started later, and tell it.
+
+    All of it or, when the key is bound already, nothing: False then, and `bind` tells to what.
+    """
+    parameters = {
+        **_key_of(request),
+        **_times(in_flight_seconds, ttl),
+        "body_sha256": request.body_sha256,
+        "order_id": checkout.order_id,
+        "number": order_number(checkout.order_id),
+        "status": OrderStatus.PENDING.value,
+        "payment_status": PaymentStatus.NONE.value,
+        "currency": currency,
+        "shipping_address": json.dumps(shipping_address) if shipping_address else None,
+        "checkout": checkout.model_dump_json(),
+        "trace_id": trace_id,
+        "type": EventType.ORDER_PLACED.value,
+    }
+    return (await (await session.connection()).execute(_PLACE, parameters)).first() is not None
+
+
+async def answer(session: AsyncSession, request: RequestKey, order_id: UUID) -> tuple[Order, list[OrderLine]]:
+    """Where the order stands now, with its lines; and the request counts as answered."""
+    parameters = {**_key_of(request), "order_id": order_id}
+    return orders.read_row((await (await session.connection()).execute(_ANSWER, parameters)).mappings().one())
+
+
 async def bind(
     session: AsyncSession, request: RequestKey, order_id: UUID, *, in_flight_seconds: float, ttl: timedelta
 ) -> tuple[UUID, bool]:
@@ -48,50 +139,21 @@ async def bind(
         InvalidRequest: `idempotency_key_reused`, another body came with this key.
         Conflict: `idempotency_in_progress`, the first request is still being answered.
     """
-    flight = func.now() + timedelta(seconds=in_flight_seconds)
-    inserted = await session.exec(
-        insert(IdempotencyKey)
-        .values(
-            user_id=request.user_id,
-            method=request.method,
-            path=request.path,
-            key=request.key,
-            body_sha256=request.body_sha256,
-            order_id=order_id,
-            in_flight_until=flight,
-            expires_at=func.now() + ttl,
-        )
-        .on_conflict_do_update(
-            index_elements=["user_id", "method", "path", "key"],
-            set_={
-                "body_sha256": request.body_sha256,
-                "order_id": order_id,
-                "in_flight_until": flight,
-                "created_at": func.now(),
-                "expires_at": func.now() + ttl,
-            },
-            where=IdempotencyKey.expires_at < func.now(),
-        )
-        .returning(col(IdempotencyKey.order_id))
-    )
+    parameters = {
+        **_key_of(request),
+        **_times(in_flight_seconds, ttl),
+        "body_sha256": request.body_sha256,
+        "order_id": order_id,
+    }
+    inserted = await (await session.connection()).execute(_BIND_KEY, parameters)
     if inserted.first():
         return order_id, False
     return await _bound(session, request, in_flight_seconds), True
 
 
 async def _bound(session: AsyncSession, request: RequestKey, in_flight_seconds: float) -> UUID:
-    row = (
-        await session.exec(  # type: ignore[call-overload]
-            text(
-                """
-                SELECT order_id, body_sha256, coalesce(in_flight_until > now(), false) AS in_flight
-                FROM orders.idempotency_keys
-                WHERE user_id = :user_id AND method = :method AND path = :path AND key = :key FOR UPDATE
-                """
-            ),
-            params=_key_of(request),
-        )
-    ).one()
+    connection = await session.connection()
+    row = (await connection.execute(_FIND, _key_of(request))).one()
     if row.body_sha256 != request.body_sha256:
         raise InvalidRequest(
             "this Idempotency-Key came with another body before",
@@ -105,82 +167,24 @@ async def _bound(session: AsyncSession, request: RequestKey, in_flight_seconds: 
             retry_after=1,
             orderId=str(row.order_id),
         )
-    await session.exec(  # type: ignore[call-overload]
-        text(
-            """
-            UPDATE orders.idempotency_keys SET in_flight_until = now() + make_interval(secs => :seconds)
-            WHERE user_id = :user_id AND method = :method AND path = :path AND key = :key
-            """
-        ),
-        params={**_key_of(request), "seconds": in_flight_seconds},
-    )
+    await connection.execute(_TAKE, {**_key_of(request), "seconds": in_flight_seconds})
     order_id: UUID = row.order_id
     return order_id
 
 
 async def release(session: AsyncSession, request: RequestKey) -> None:
     """The request is answered: a repeat may come at once."""
-    await session.exec(  # type: ignore[call-overload]
-        text(
-            """
-            UPDATE orders.idempotency_keys SET in_flight_until = NULL
-            WHERE user_id = :user_id AND method = :method AND path = :path AND key = :key
-            """
-        ),
-        params=_key_of(request),
-    )
+    await (await session.connection()).execute(_RELEASE_KEY, _key_of(request))
 
 
 async def forget(session: AsyncSession, request: RequestKey) -> None:
     """The request changed nothing and never will (a refusal before anything was sent): free its key."""
-    await session.exec(  # type: ignore[call-overload]
-        text(
-            """
-            DELETE FROM orders.idempotency_keys
-            WHERE user_id = :user_id AND method = :method AND path = :path AND key = :key
-            """
-        ),
-        params=_key_of(request),
-    )
-
-
-async def create_pending(
-    session: AsyncSession,
-    checkout: CheckoutInput,
-    *,
-    currency: str,
-    shipping_address: dict[str, Any] | None,
-    trace_id: str | None,
-) -> Order:
-    """The pending order, with the workflow's input so that it can be started later, and its first event."""
-    order = Order(
-        id=checkout.order_id,
-        number=order_number(checkout.order_id),
-        customer_id=checkout.customer_id,
-        currency=currency,
-        shipping_address=shipping_address,
-        checkout=checkout.model_dump(mode="json"),
-        trace_id=trace_id,
-    )
-    session.add(order)
-    await session.flush()
-    await events.append(
-        session,
-        customer_id=order.customer_id,
-        order_id=order.id,
-        event_key=EventType.ORDER_PLACED.value,
-        type=EventType.ORDER_PLACED,
-        data={
-            "orderId": str(order.id),
-            "type": EventType.ORDER_PLACED.value,
-            "number": order.number,
-            "status": str(order.status),
-            "paymentStatus": str(order.payment_status),
-            "needsAttention": False,
-        },
-    )
-    return order
+    await (await session.connection()).execute(_FORGET, _key_of(request))
 
 
 def _key_of(request: RequestKey) -> dict[str, Any]:
     return {"user_id": request.user_id, "method": request.method, "path": request.path, "key": request.key}
+
+
+def _times(in_flight_seconds: float, ttl: timedelta) -> dict[str, float]:
+    return {"in_flight": float(in_flight_seconds), "ttl": ttl.total_seconds()}

@@ -13,6 +13,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from core.db import Sessions
 
 ERRORS_PER_KEY = 2
+INTENT, CAPTURE, VOID = "intent", "capture", "void"  # operations; `authorize:{attempt}` is the fourth
+
+
+def key(order_id: UUID, operation: str, number: int | None = None) -> str:
+    """The operation's key of this number; none, or 0, is its first."""
+    return f"{order_id}:{operation}:{number}" if number else f"{order_id}:{operation}"
 
 
 async def key_of(session: AsyncSession, order_id: UUID, operation: str) -> str:
@@ -20,7 +26,7 @@ async def key_of(session: AsyncSession, order_id: UUID, operation: str) -> str:
     connection = await session.connection()
     statement = text("SELECT number FROM payments.processor_keys WHERE order_id = :order AND operation = :operation")
     number = (await connection.execute(statement, {"order": order_id, "operation": operation})).scalar()
-    return f"{order_id}:{operation}:{number}" if number else f"{order_id}:{operation}"
+    return key(order_id, operation, number)
 
 
 async def count_error(session: AsyncSession, order_id: UUID, operation: str) -> None:

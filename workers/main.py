@@ -20,7 +20,7 @@ from temporalio.client import (
     ScheduleSpec,
 )
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
-from temporalio.worker import Interceptor, Worker
+from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker
 
 from activities.carts import CartActivities
 from activities.inventory import InventoryActivities
@@ -141,6 +141,7 @@ def queue_worker(client: Client, queue: str, **registrations: Any) -> Worker:
     return Worker(
         client,
         task_queue=queue,
+        workflow_runner=UnsandboxedWorkflowRunner(),
         graceful_shutdown_timeout=GRACE,
         max_concurrent_activities=50,
         max_concurrent_local_activities=50,

@@ -14,7 +14,8 @@ from models.carts import CartOwner
 from models.messages import CheckoutInput, ClaimedCart, PreparedOrder, PrepareOrder
 from models.orders import Order
 from models.types import Service, uuid7
-from services import carts, claims, orders, placing, pricing
+from services import carts, claims, orders, pricing
+from tests import order_log
 from tests.warehouse import Warehouse
 
 RATES = pricing.Rates(currency="EUR", shipping_flat_amount=0, shipping_free_from_amount=0, tax_basis_points=0)
@@ -42,7 +43,7 @@ class Desk:
         values = {"order_id": uuid7(), "customer_id": uuid4(), "payment_method_id": "pm_card_visa", **changes}
         checkout = CheckoutInput(**values)
         async with self.sessions[Service.ORDERS].begin() as session:
-            await placing.create_pending(session, checkout, currency="EUR", shipping_address=None, trace_id=None)
+            await order_log.place(session, checkout)
         return checkout
 
     async def add_to_cart(self, checkout: CheckoutInput, product: int, quantity: int = 1) -> None:

@@ -21,7 +21,8 @@ from core.events import publish_hint
 from core.settings import Settings
 from models.messages import CheckoutInput
 from models.types import EventType, Money, Role, Service, uuid7
-from services import events, orders, placing, revocations
+from services import orders, revocations
+from tests import order_log
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Shop:
         order_id = uuid7()
         checkout = CheckoutInput(order_id=order_id, customer_id=customer, payment_method_id="pm_card_visa")
         async with self.resources.sessions[Service.ORDERS].begin() as session:
-            await placing.create_pending(session, checkout, currency="EUR", shipping_address=None, trace_id=None)
+            await order_log.place(session, checkout)
         await publish_hint(self.resources.redis, customer)
         return order_id
 
@@ -121,7 +122,7 @@ class Shop:
         """An event of no consequence, as large or as strange as wanted."""
         data = {"orderId": str(order_id), "status": "pending", "paymentStatus": "none", "note": note}
         async with self.resources.sessions[Service.ORDERS].begin() as session:
-            await events.append(
+            await order_log.append(
                 session,
                 customer_id=customer,
                 order_id=order_id,

@@ -12,7 +12,8 @@ from core.settings import derived_role_url
 from models.messages import CheckoutInput
 from models.orders import Order
 from models.types import Money, OrderStatus, PaymentStatus, uuid7
-from services import orders, placing
+from services import orders
+from tests import order_log
 
 PRICE = Money(amount=250)
 
@@ -51,7 +52,7 @@ async def sessions(database_url: str) -> AsyncIterator[Sessions]:
 async def case(sessions: Sessions) -> Case:
     checkout = CheckoutInput(order_id=uuid7(), customer_id=uuid4(), payment_method_id="pm_card_visa")
     async with sessions.begin() as session:
-        await placing.create_pending(session, checkout, currency="EUR", shipping_address=None, trace_id=None)
+        await order_log.place(session, checkout)
     return Case(sessions, checkout.order_id)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
@@ -194,9 +195,10 @@ async def test_a_mail_is_taken_once_unless_its_delivery_fails(database: Sessions
     async def taken() -> list[mails.Mail]:
         return [mail for mail in await mails.take(session, settings, limit=1000) if mail.address == email]
 
-    async with database() as session:
-        assert [mail.kind for mail in await taken()] == ["verify"]
-        await session.rollback()
+    with suppress(ConnectionError):
+        async with database.begin() as session:
+            assert [mail.kind for mail in await taken()] == ["verify"]
+            raise ConnectionError("the delivery fails")
     async with database.begin() as session:
         (mail,) = await taken()
         assert mail.token

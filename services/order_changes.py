@@ -1,0 +1,141 @@
+"""The single place that moves an order: one statement changes the row and tells the customer's event log."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import TextualSelect, text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from models.errors import NotFound
+from models.orders import Order
+from models.types import EventType, OrderStatus, PaymentStatus
+from services import events
+
+ENDED = tuple(status for status in OrderStatus if status.is_ended)
+
+# What an event says of the order that it belongs to, beside its own data.
+FACTS = """jsonb_build_object(
+    'orderId', {row}.id, 'type', CAST(:type AS text), 'number', {row}.number, 'status', {row}.status,
+    'paymentStatus', {row}.payment_status, 'needsAttention', {row}.needs_attention
+)"""
+
+# `due` is decided on the row as it is once it is locked. Whether an event of this key is there already is seen as of
+# when the statement began: of two that tell the same at the same moment, the second breaks the log's unique key and is
+# undone as a whole; its repeat finds the event.
+_CHANGE = """
+    WITH found AS MATERIALIZED (
+        SELECT * FROM orders.orders WHERE id = :order_id FOR NO KEY UPDATE
+    ), due AS MATERIALIZED (
+        SELECT changed.*, {key} AS event_key
+        FROM found, jsonb_populate_record(CAST(ROW(found.*) AS orders.orders), CAST(:changes AS jsonb)) AS changed
+        WHERE {due}
+    ), entry AS MATERIALIZED (
+        SELECT customer_id, id AS order_id, event_key, CAST(:type AS text) AS type,
+               {facts} || CAST(:data AS jsonb) AS data FROM due
+    ), {telling}, audited AS (
+        INSERT INTO orders.audit (order_id, actor, action, reason)
+        SELECT id, CAST(:actor AS text), status, CAST(:reason AS text) FROM due WHERE CAST(:actor AS text) <> ''
+    ), changed AS (
+        UPDATE orders.orders o SET
+            status = due.status, payment_status = due.payment_status, action_required = due.action_required,
+            refusal = due.refusal, cancel_reason = due.cancel_reason,
+            needs_attention = due.needs_attention, attention = due.attention, updated_at = now()
+        FROM due WHERE o.id = due.id RETURNING o.*
+    )
+    SELECT * FROM changed UNION ALL SELECT * FROM found WHERE NOT EXISTS (SELECT FROM changed)
+"""
+
+
+def _statement(key: str, due: str) -> TextualSelect:
+    statement = _CHANGE.format(key=key, due=due, facts=FACTS.format(row="due"), telling=events.telling("entry"))
+    return text(statement).columns(*Order.__table__.columns)  # type: ignore[attr-defined]
+
+
+_TOLD = "EXISTS (SELECT FROM orders.customer_event e WHERE e.order_id = found.id AND e.event_key = :key)"
+
+_MOVE = _statement(
+    "CAST(:key AS text)",
+    f"""found.status = ANY (CAST(:allowed AS text[])) AND found.payment_status <> ALL (CAST(:late_after AS text[]))
+        AND NOT {_TOLD}""",
+)
+
+# The state is the guard against repeats here; the key must differ each time that attention comes and goes.
+_ATTEND = _statement(
+    "CAST(:key AS text) || ':' || (SELECT count(*) FROM orders.customer_event e WHERE e.order_id = found.id)",
+    "found.attention IS DISTINCT FROM changed.attention AND found.status <> ALL (CAST(:ended AS text[]))",
+)
+
+
+async def move(
+    session: AsyncSession,
+    order_id: UUID,
+    event: EventType,
+    *,
+    allowed: Collection[OrderStatus],
+    late_after: Collection[PaymentStatus] = (),
+    changes: Mapping[str, Any] | None = None,
+    key: str = "",
+    data: Mapping[str, Any] | None = None,
+    actor: str = "",
+    reason: str = "",
+) -> Order:
+    """Change columns of an order that is in an `allowed` status, and tell `event`; once for each `key`.
+
+    A change that comes late (the order has moved on, or its payment is in `late_after`) or twice leaves everything as
+    it is. With an `actor` a change is audited under the order's new status. Returns the row as it stands.
+
+    Raises:
+        NotFound: there is no such order.
+        IntegrityError: the same was told by somebody else in this moment; nothing has changed, ask again.
+    """
+    parameters = {
+        "key": key or event.value,
+        "allowed": [status.value for status in allowed],
+        "late_after": [status.value for status in late_after],
+        "actor": actor,
+        "reason": reason,
+    }
+    return await _run(session, _MOVE, order_id, event, changes or {}, data or {}, parameters)
+
+
+async def attend(
+    session: AsyncSession, order_id: UUID, event: EventType, attention: Mapping[str, str] | None, told: str
+) -> Order:
+    """Set or clear (None) what stands still, unless it is so already or the order has ended. Returns the row.
+
+    Raises:
+        NotFound: there is no such order.
+        IntegrityError: as `move`.
+    """
+    changes = {"needs_attention": attention is not None, "attention": attention}
+    parameters = {
+        "key": f"{event.value}:{told}",
+        "ended": [status.value for status in ENDED],
+        "actor": "",
+        "reason": "",
+    }
+    return await _run(session, _ATTEND, order_id, event, changes, {"step": told} if told else {}, parameters)
+
+
+async def _run(
+    session: AsyncSession,
+    statement: TextualSelect,
+    order_id: UUID,
+    event: EventType,
+    changes: Mapping[str, Any],
+    data: Mapping[str, Any],
+    parameters: dict[str, Any],
+) -> Order:
+    parameters |= {
+        "order_id": order_id,
+        "type": event.value,
+        "changes": json.dumps(changes),
+        "data": json.dumps(data),
+    }
+    connection = await session.connection()
+    row = (await connection.execute(statement, parameters)).mappings().first()
+    if row is None:
+        raise NotFound("no such order")
+    return Order(**row)
