@@ -1,6 +1,5 @@
 """`python -m processor --host 127.0.0.1 --port 5010 --database-url postgresql://...`"""
 
-import asyncio
 import logging
 import sys
 
@@ -9,7 +8,7 @@ import asyncpg
 from processor.app import create_app
 from processor.database import create_schema
 from processor.errors import StripeError
-from processor.server import serve
+from processor.server import run, serve
 from processor.settings import Settings, read_settings
 
 
@@ -18,7 +17,7 @@ def main() -> None:
     settings = read_settings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s %(message)s")
     try:
-        asyncio.run(_run(settings))
+        run(_run(settings))
     except StripeError as error:
         sys.exit(f"processor: --faults: {error}")
 

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
-from fastapi import FastAPI, Request
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from processor import idempotency, routes, testing, three_d_secure
@@ -22,12 +23,12 @@ PRUNE_EVERY = 3600
 log = logging.getLogger("processor")
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> Starlette:
     """An application that makes its schema and opens its pool when it starts."""
     faults = Faults(faults_from_json(settings.faults) if settings.faults else [])
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await create_schema(settings.database_url)
         pool = await open_pool(settings.database_url, settings.pool_size)
         app.state.pool = pool
@@ -40,12 +41,10 @@ def create_app(settings: Settings) -> FastAPI:
         except TimeoutError:
             pool.terminate()
 
-    app = FastAPI(title="Mock payment processor", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app = Starlette(routes=[*routes.ROUTES, *testing.ROUTES, *three_d_secure.ROUTES], lifespan=lifespan)
+    app.router.redirect_slashes = False
     app.state.settings = settings
     app.state.faults = faults
-    app.include_router(routes.router)
-    app.include_router(testing.router)
-    app.include_router(three_d_secure.router)
     app.add_exception_handler(HTTPException, _unrecognized)
     app.add_exception_handler(StripeError, _refused)
     app.add_exception_handler(asyncpg.DataError, _unstorable)

@@ -7,46 +7,50 @@ refund r:     merchant -r, cardholder +r
 
 from typing import Any
 
-from processor.database import Connection, Pool
+from processor.context import Context
+from processor.database import Pool
 from processor.ids import new_id
 
 Legs = tuple[tuple[str, int], ...]
 
 
-async def authorize(connection: Connection, account: str, charge: dict[str, Any]) -> str:
-    """Hold the charge's amount on the card. Answers the transaction id, as all writers here do."""
+def authorize(context: Context, charge: dict[str, Any]) -> str:
+    """Hold the charge's amount on the card. Of a charge, writers read id, intent, currency and amount.
+
+    They answer the transaction's id.
+    """
     amount = charge["amount"]
-    return await _record(connection, account, charge, "authorize", (("hold", amount), ("credit_limit", -amount)))
+    return _record(context, charge, "authorize", (("hold", amount), ("credit_limit", -amount)))
 
 
-async def capture(connection: Connection, account: str, charge: dict[str, Any], taken: int) -> str:
+def capture(context: Context, charge: dict[str, Any], taken: int) -> str:
     """Take `taken` (minor units) and let go of the whole hold."""
     held = charge["amount"]
     legs = (("hold", -held), ("credit_limit", held), ("cardholder", -taken), ("merchant", taken))
-    return await _record(connection, account, charge, "capture", legs)
+    return _record(context, charge, "capture", legs)
 
 
-async def void(connection: Connection, account: str, charge: dict[str, Any]) -> str:
+def void(context: Context, charge: dict[str, Any]) -> str:
     """Let go of the hold."""
     amount = charge["amount"]
-    return await _record(connection, account, charge, "void", (("hold", -amount), ("credit_limit", amount)))
+    return _record(context, charge, "void", (("hold", -amount), ("credit_limit", amount)))
 
 
-async def refund(connection: Connection, account: str, charge: dict[str, Any], amount: int) -> str:
+def refund(context: Context, charge: dict[str, Any], amount: int) -> str:
     """Give `amount` (minor units) back."""
-    return await _record(connection, account, charge, "refund", (("merchant", -amount), ("cardholder", amount)))
+    return _record(context, charge, "refund", (("merchant", -amount), ("cardholder", amount)))
 
 
-async def _record(connection: Connection, account: str, charge: dict[str, Any], kind: str, legs: Legs) -> str:
+def _record(context: Context, charge: dict[str, Any], kind: str, legs: Legs) -> str:
     txn = new_id("txn")
-    await connection.execute(
+    context.write(
         """
         INSERT INTO processor.entry (txn, kind, account, payment_intent, charge, currency, ledger, amount)
         SELECT $1, $2, $3, $4, $5, $6, ledger, amount FROM unnest($7::text[], $8::bigint[]) AS leg (ledger, amount)
         """,
         txn,
         kind,
-        account,
+        context.account,
         charge["payment_intent"],
         charge["id"],
         charge["currency"],

@@ -10,36 +10,36 @@ from processor.ids import new_id, random_text
 from processor.payment_methods import Method, billing_details
 
 
-async def succeed(context: Context, intent: JSON, method: Method, *, authenticated: bool) -> JSON:
+def succeed(context: Context, intent: JSON, method: Method, *, authenticated: bool) -> JSON:
     """An authorized charge; taken at once unless the intent is captured by hand."""
     charge = _document(context, intent, method, None, authenticated)
-    await books.authorize(context.connection, context.account, charge)
+    books.authorize(context, charge)
     if intent["capture_method"] != "manual":
-        txn = await books.capture(context.connection, context.account, charge, charge["amount"])
+        txn = books.capture(context, charge, charge["amount"])
         # with automatic_async the balance transaction is not known yet when the reply goes out
         known = txn if intent["capture_method"] == "automatic" else None
         charge = {**charge, "captured": True, "amount_captured": charge["amount"], "balance_transaction": known}
-    await _insert(context, charge)
+    _insert(context, charge)
     return charge
 
 
-async def fail(context: Context, intent: JSON, method: Method, decline: Decline) -> JSON:
+def fail(context: Context, intent: JSON, method: Method, decline: Decline) -> JSON:
     """A charge that the issuer refused. No money, no entries."""
     charge = _document(context, intent, method, decline, False)
-    await _insert(context, charge)
+    _insert(context, charge)
     return charge
 
 
-async def capture(context: Context, charge_id: str, amount: int) -> None:
-    """Take `amount` (minor units) of a held charge."""
-    charge = await load(context, charge_id)
-    txn = await books.capture(context.connection, context.account, charge, amount)
-    await store(context, {**charge, "captured": True, "amount_captured": amount, "balance_transaction": txn})
+def capture(context: Context, intent: JSON, amount: int) -> None:
+    """Take `amount` (minor units) of the charge that the intent holds."""
+    charge = _held(intent)
+    txn = books.capture(context, charge, amount)
+    change(context, charge["id"], {"captured": True, "amount_captured": amount, "balance_transaction": txn})
 
 
-async def void(context: Context, charge_id: str) -> None:
-    """Let go of a held charge; the charge itself shows no trace of it."""
-    await books.void(context.connection, context.account, await load(context, charge_id))
+def void(context: Context, intent: JSON) -> None:
+    """Let go of the charge that the intent holds; the charge itself shows no trace of it."""
+    books.void(context, _held(intent))
 
 
 async def load(context: Context, charge_id: str) -> JSON:
@@ -50,23 +50,37 @@ async def load(context: Context, charge_id: str) -> JSON:
     return document
 
 
-async def store(context: Context, charge: JSON) -> None:
-    """Write a changed charge."""
-    await context.connection.execute("UPDATE processor.charge SET document = $2 WHERE id = $1", charge["id"], charge)
+def change(context: Context, charge_id: str, members: JSON) -> None:
+    """Write these members of a charge; the rest of it need not be known."""
+    context.write(
+        "UPDATE processor.charge SET document = document || $2::text::jsonb WHERE id = $1",
+        charge_id,
+        context.changing(charge_id, members),
+    )
 
 
-async def _insert(context: Context, charge: JSON) -> None:
-    await context.connection.execute(
+def _held(intent: JSON) -> JSON:
+    """What the books want to know of a held charge. It is for the intent's amount, which cannot change any more."""
+    return {
+        "id": intent["latest_charge"],
+        "payment_intent": intent["id"],
+        "currency": intent["currency"],
+        "amount": intent["amount"],
+    }
+
+
+def _insert(context: Context, charge: JSON) -> None:
+    context.write(
         """
         INSERT INTO processor.charge (id, account, created, payment_intent, customer, document)
-        VALUES ($1, $2, $3, $4, $5, $6)
+        VALUES ($1, $2, $3, $4, $5, $6::text::jsonb)
         """,
         charge["id"],
         context.account,
         charge["created"],
         charge["payment_intent"],
         charge["customer"],
-        charge,
+        context.changing(charge["id"], charge),
     )
 
 

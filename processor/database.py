@@ -40,7 +40,11 @@ async def create_schema(url: str) -> None:
 
 
 async def open_pool(url: str, size: int) -> Pool:
-    """A pool whose connections read and write jsonb as Python objects. Statements end after 10 seconds."""
+    """A pool whose connections read and write jsonb as Python objects. Statements end after 10 seconds.
+
+    A connection goes back as it is. What asyncpg would reset by one more statement a call, we never set: no session
+    settings, no LISTEN, no cursors; and locks are let go by who took them (`Context`).
+    """
     pool: Pool = await asyncpg.create_pool(
         url,
         min_size=1,
@@ -48,9 +52,14 @@ async def open_pool(url: str, size: int) -> Pool:
         timeout=5,
         command_timeout=10,
         init=_speak_json,
+        reset=_leave_as_it_is,
         server_settings={"application_name": "processor"},
     )
     return pool
+
+
+async def _leave_as_it_is(_: Any) -> None:
+    pass
 
 
 async def _speak_json(connection: Any) -> None:

@@ -13,11 +13,12 @@ DOCS = "https://stripe.com/docs/error-codes/"
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP status with its JSON body."""
+    """An HTTP status with its JSON body; `text` is the body encoded, once it is."""
 
     status: int
     body: dict[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
+    text: str | None = None
 
 
 class StripeError(Exception):

@@ -65,9 +65,10 @@ async def _expand(context: Context, document: JSON, path: list[str]) -> JSON:
 
 
 async def _fetch(context: Context, member: str, id_: str) -> Any:
-    return await context.connection.fetchval(
+    stored = await context.connection.fetchval(
         f"SELECT document FROM {TABLES[member]} WHERE id = $1 AND account = $2", id_, context.account
     )
+    return context.current(id_, stored)
 
 
 def _not_expandable(path: list[str]) -> StripeError:

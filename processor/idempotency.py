@@ -1,14 +1,15 @@
 """Idempotency keys: the first reply of a POST is kept with its effect, and given again to whoever repeats it.
 
 The reply is stored in the transaction of the effect, so that a key is never known without its effect, nor the other
-way round. While that transaction runs, an advisory lock makes the key "in flight".
+way round. From the claim until that transaction has ended, an advisory lock makes the key "in flight".
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
 
-from processor.database import Connection, Pool
+from processor.context import Context
+from processor.database import Pool
 from processor.errors import Reply, idempotency_error, invalid_request, key_in_use
 from processor.forms import JSON
 
@@ -42,24 +43,17 @@ def key_use(account: str, key: str, path: str, params: JSON) -> KeyUse:
     return KeyUse(account, key, path, digest)
 
 
-async def claim(connection: Connection, use: KeyUse) -> Saved | None:
-    """Lock the key until the transaction ends; answer the stored reply, or None if the request is to be run.
+async def claim(context: Context, use: KeyUse) -> Saved | None:
+    """Hold the key until its reply is stored; answer the stored reply, or None if the request is to be run.
 
     Raises StripeError 409 while another request holds the key, 400 if the key belongs to another request.
     """
-    lock = "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 5010))"
-    if not await connection.fetchval(lock, f"{use.account}:{use.key}"):
-        raise key_in_use(use.key)
-    row = await connection.fetchrow(
-        """
-        SELECT path, digest, status, body, request_id, created_at <= now() - interval '24 hours' AS forgotten
-        FROM processor.idempotency_key WHERE account = $1 AND key = $2
-        """,
-        use.account,
-        use.key,
-    )
-    if row is None or row["forgotten"]:
+    row = await context.lock("claim_key", use.account, use.key)
+    if row["claimed"] and row["path"] is None:
         return None
+    context.lost()
+    if not row["claimed"]:
+        raise key_in_use(use.key)
     if row["path"] != use.path:
         raise idempotency_error(
             "Keys for idempotent requests can only be used for the same endpoint they were first used for "
@@ -74,9 +68,9 @@ async def claim(connection: Connection, use: KeyUse) -> Saved | None:
     return Saved(row["status"], row["body"], row["request_id"])
 
 
-async def save(connection: Connection, use: KeyUse, reply: Reply, request_id: str) -> None:
+def save(context: Context, use: KeyUse, reply: Reply, request_id: str) -> None:
     """Keep `reply` under the claimed key; a key of more than 24 hours ago starts anew."""
-    await connection.execute(
+    context.write(
         """
         INSERT INTO processor.idempotency_key (account, key, path, digest, request_id, status, body)
         VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -90,7 +84,7 @@ async def save(connection: Connection, use: KeyUse, reply: Reply, request_id: st
         use.digest,
         request_id,
         reply.status,
-        json.dumps(reply.body),
+        context.encoded(reply.body),
     )
 
 

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import asyncpg
-
 from processor import charges, machine, payment_methods
 from processor.cards import AUTHENTICATION_REQUIRED, Decline
 from processor.commands import Attempt, Capture, Confirm, Create, Update, check_amount
@@ -35,17 +33,17 @@ async def create(context: Context, command: Create) -> Reply:
         if command.attempt.method:
             method = await payment_methods.resolve(context, command.attempt.method, intent["id"])
             intent = machine.attach(intent, method.id)
-    await context.connection.execute(
+    context.write(
         """
         INSERT INTO processor.payment_intent (id, account, created, customer, metadata, document)
-        VALUES ($1, $2, $3, $4, $5, $6)
+        VALUES ($1, $2, $3, $4, $5, $6::text::jsonb)
         """,
         intent["id"],
         context.account,
         intent["created"],
         intent["customer"],
         intent["metadata"],
-        intent,
+        context.changing(intent["id"], intent),
     )
     return _reply(intent, error)
 
@@ -55,7 +53,7 @@ async def confirm(context: Context, intent_id: str, command: Confirm) -> Reply:
     intent = await lock(context, intent_id)
     machine.check_confirmable(intent, command.attempt.method)  # a refusal shows the intent without the new fields
     intent, error = await _attempt(context, {**intent, **command.fields}, command.attempt)
-    await store(context, intent)
+    store(context, intent)
     return _reply(intent, error)
 
 
@@ -70,7 +68,7 @@ async def update(context: Context, intent_id: str, command: Update) -> Reply:
         method = await payment_methods.resolve(context, command.method, intent_id)
         intent = machine.attach(intent, method.id)
     intent = {**intent, **command.fields, "metadata": merged_metadata(intent["metadata"], command.metadata)}
-    await store(context, intent)
+    store(context, intent)
     return Reply(200, intent)
 
 
@@ -79,8 +77,8 @@ async def capture(context: Context, intent_id: str, command: Capture) -> Reply:
     intent = await lock(context, intent_id)
     intent = machine.captured(intent, command.amount)
     intent = {**intent, **command.fields, "metadata": merged_metadata(intent["metadata"], command.metadata)}
-    await charges.capture(context, intent["latest_charge"], intent["amount_received"])
-    await store(context, intent)
+    charges.capture(context, intent, intent["amount_received"])
+    store(context, intent)
     return Reply(200, intent)
 
 
@@ -89,8 +87,8 @@ async def cancel(context: Context, intent_id: str, reason: str | None) -> Reply:
     intent = await lock(context, intent_id)
     ended = machine.canceled(intent, reason, context.now)
     if intent["status"] == "requires_capture":
-        await charges.void(context, intent["latest_charge"])
-    await store(context, ended)
+        charges.void(context, intent)
+    store(context, ended)
     return Reply(200, ended)
 
 
@@ -103,55 +101,56 @@ async def authenticated(context: Context, intent_id: str, *, passed: bool) -> JS
     if not passed:
         intent = machine.declined(intent, None, {**AUTHENTICATION_FAILED, "payment_method": method.document})
     elif method.card.challenge == "always" and method.card.decline:
-        intent, _ = await _decline(context, intent, method, method.card.decline)
+        intent, _ = _decline(context, intent, method, method.card.decline)
     else:
-        charge = await charges.succeed(context, intent, method, authenticated=True)
+        charge = charges.succeed(context, intent, method, authenticated=True)
         intent = machine.authorized(intent, charge["id"])
-    await store(context, intent)
+    store(context, intent)
     return intent
 
 
 async def load(context: Context, intent_id: str) -> JSON:
     """The document. Raises StripeError 404."""
-    return await _load(context, intent_id, "")
-
-
-async def lock(context: Context, intent_id: str) -> JSON:
-    """The document, held until the transaction ends. Raises StripeError 404, or 429 if another write holds it."""
-    try:
-        return await _load(context, intent_id, "FOR UPDATE NOWAIT")
-    except asyncpg.LockNotAvailableError:
-        raise lock_timeout("PaymentIntent") from None
-
-
-async def store(context: Context, intent: JSON) -> None:
-    """Write a changed intent."""
-    await context.connection.execute(
-        "UPDATE processor.payment_intent SET customer = $2, metadata = $3, document = $4 WHERE id = $1",
-        intent["id"],
-        intent["customer"],
-        intent["metadata"],
-        intent,
-    )
-
-
-async def _load(context: Context, intent_id: str, locking: str) -> JSON:
     document: JSON | None = await context.connection.fetchval(
-        f"SELECT document FROM processor.payment_intent WHERE id = $1 AND account = $2 {locking}",
-        intent_id,
-        context.account,
+        "SELECT document FROM processor.payment_intent WHERE id = $1 AND account = $2", intent_id, context.account
     )
     if document is None:
         raise resource_missing("payment_intent", intent_id, "intent", 404)
     return document
 
 
+async def lock(context: Context, intent_id: str) -> JSON:
+    """The document, held until it is stored. Raises StripeError 404, or 429 if another write holds it."""
+    row = await context.lock("lock_intent", context.account, intent_id)
+    if not row["locked"]:
+        context.lost()
+    if row["document"] is None:
+        raise resource_missing("payment_intent", intent_id, "intent", 404)
+    if not row["locked"]:
+        raise lock_timeout("PaymentIntent")
+    document: JSON = row["document"]
+    return document
+
+
+def store(context: Context, intent: JSON) -> None:
+    """Write a changed intent. A row that somebody holds by plain SQL is not waited for."""
+    context.write(
+        """
+        UPDATE processor.payment_intent SET customer = $2, metadata = $3, document = $4::text::jsonb
+        WHERE id = (SELECT id FROM processor.payment_intent WHERE id = $1 FOR UPDATE NOWAIT)
+        """,
+        intent["id"],
+        intent["customer"],
+        intent["metadata"],
+        context.changing(intent["id"], intent),
+    )
+
+
 async def _attempt(context: Context, intent: JSON, attempt: Attempt) -> tuple[JSON, JSON | None]:
     """One try: the intent after it, and the card error if the issuer refused."""
     machine.check_confirmable(intent, attempt.method)
     _check_return_url(intent, attempt)
-    method = await payment_methods.resolve(context, attempt.method or intent["payment_method"], intent["id"])
-    await payment_methods.mark_used(context, method, intent["id"])
+    method = await payment_methods.use(context, attempt.method or intent["payment_method"], intent["id"])
     intent = machine.attach(intent, method.id)
     answer = machine.outcome(method.card, off_session=attempt.off_session, error_on_action=attempt.error_on_action)
     if answer == "challenge":
@@ -159,15 +158,13 @@ async def _attempt(context: Context, intent: JSON, attempt: Attempt) -> tuple[JS
     if isinstance(answer, Decline):
         on_session_refusal = answer is AUTHENTICATION_REQUIRED and not attempt.off_session
         shown = replace(answer, decline_code=None) if on_session_refusal else answer
-        return await _decline(context, intent, method, shown)
-    charge = await charges.succeed(context, intent, method, authenticated=False)
+        return _decline(context, intent, method, shown)
+    charge = charges.succeed(context, intent, method, authenticated=False)
     return machine.authorized(intent, charge["id"]), None
 
 
-async def _decline(
-    context: Context, intent: JSON, method: payment_methods.Method, decline: Decline
-) -> tuple[JSON, JSON]:
-    charge = await charges.fail(context, intent, method, decline)
+def _decline(context: Context, intent: JSON, method: payment_methods.Method, decline: Decline) -> tuple[JSON, JSON]:
+    charge = charges.fail(context, intent, method, decline)
     error = {**decline.error(), "charge": charge["id"], "payment_method": method.document}
     return machine.declined(intent, charge["id"], error), error
 

@@ -25,7 +25,7 @@ async def resolve(context: Context, name: str, intent_id: str | None = None) -> 
     Raises StripeError 400 resource_missing; 400 for a method that paid for another intent (no customers, no reuse).
     """
     if name.startswith("pm_card_"):
-        return await _mint(context, name)
+        return _mint(context, name, None)
     row = await context.connection.fetchrow(
         "SELECT alias, used_by, document FROM processor.payment_method WHERE id = $1 AND account = $2",
         name,
@@ -51,25 +51,33 @@ async def retrieve(context: Context, name: str) -> JSON:
         raise resource_missing("PaymentMethod", name, "payment_method", 404) from None
 
 
-async def mark_used(context: Context, method: Method, intent_id: str) -> None:
-    """From now on the method belongs to this intent."""
-    await context.connection.execute(
+async def use(context: Context, name: str, intent_id: str) -> Method:
+    """As `resolve`; from now on the method belongs to this intent."""
+    if name.startswith("pm_card_"):
+        return _mint(context, name, intent_id)
+    method = await resolve(context, name, intent_id)
+    context.write(
         "UPDATE processor.payment_method SET used_by = $2 WHERE id = $1 AND used_by IS NULL", method.id, intent_id
     )
+    return method
 
 
-async def _mint(context: Context, alias: str) -> Method:
+def _mint(context: Context, alias: str, used_by: str | None) -> Method:
     card = card_named(alias)
     if card is None:
         raise resource_missing("PaymentMethod", alias, "payment_method")
     id_ = new_id("pm")
     document = _document(id_, card, context.now)
-    await context.connection.execute(
-        "INSERT INTO processor.payment_method (id, account, alias, document) VALUES ($1, $2, $3, $4)",
+    context.write(
+        """
+        INSERT INTO processor.payment_method (id, account, alias, used_by, document)
+        VALUES ($1, $2, $3, $4, $5::text::jsonb)
+        """,
         id_,
         context.account,
         alias,
-        document,
+        used_by,
+        context.changing(id_, document),
     )
     return Method(id_, card, document)
 

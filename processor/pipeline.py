@@ -4,7 +4,8 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
@@ -13,7 +14,7 @@ from starlette.responses import Response
 
 from processor import idempotency, intents
 from processor.auth import account_of
-from processor.context import Context
+from processor.context import Context, working
 from processor.database import UNREACHABLE, Pool
 from processor.errors import Reply, StripeError, api_error, invalid_request, rate_limited
 from processor.expand import expand, expansions
@@ -79,10 +80,10 @@ class Pipeline:
 
         async def run(call: Call) -> Reply:
             paths = expansions(call.params, kind, listed=call.listed)
-            async with self.pool.acquire(timeout=5) as connection:
-                context = Context(connection, call.account, call.base_url)
+            async with self._context(call) as context:
                 reply = await work(context, call.params)
                 reply = Reply(reply.status, await expand(context, reply.body, paths))
+                await context.flush()  # a card that is looked at is made by that
             await self._after(call)
             return reply
 
@@ -113,7 +114,7 @@ class Pipeline:
     async def _open(self, request: Request, call: Call) -> None:
         """Fill in the call from the request. Raises StripeError 401, or 400 for what cannot be decoded."""
         call.account = account_of(request.headers.get("authorization"))
-        call.path = request.url.path
+        call.path = request.scope["path"]
         call.base_url = self.public_url or str(request.base_url).rstrip("/")
         if request.method == "POST":
             body = bytearray()
@@ -148,41 +149,44 @@ class Pipeline:
         return reply
 
     async def _effect(self, call: Call, use: KeyUse | None, prepare: Prepare) -> Reply | Saved:
-        """Claim the key, run, store the reply: one transaction."""
-        async with self.pool.acquire(timeout=5) as connection, connection.transaction():
-            saved = await idempotency.claim(connection, use) if use else None
+        """Claim the key, run, write effect and reply in one transaction."""
+        async with self._context(call) as context:
+            saved = await idempotency.claim(context, use) if use else None
             if saved:
                 return saved
             work = prepare(call.params)
             paths = expansions(call.params, call.kind)
             await self._begun(call)
-            context = Context(connection, call.account, call.base_url)
             reply = await work(context)
             if reply.status == 200 and paths:
                 reply = Reply(200, await expand(context, reply.body, paths))
             if self._fires(call, "reply"):
                 reply = api_error().reply()
             if use:
-                await idempotency.save(connection, use, reply, call.request_id)
-            return reply
+                idempotency.save(context, use, reply, call.request_id)
+            await context.flush()
+            return replace(reply, text=context.encoded(reply.body))
 
     async def _keep_failure(self, call: Call, use: KeyUse | None, reply: Reply) -> Reply | Saved:
-        """The effect was rolled back; its refusal is remembered, unless somebody else has used the key since."""
+        """Nothing was written; the refusal is remembered, unless somebody else has used the key since."""
         if use is None:
             return reply
-        async with self.pool.acquire(timeout=5) as connection, connection.transaction():
-            saved = await idempotency.claim(connection, use)
+        async with self._context(call) as context:
+            saved = await idempotency.claim(context, use)
             if saved:
                 return saved
-            await idempotency.save(connection, use, reply, call.request_id)
+            idempotency.save(context, use, reply, call.request_id)
+            await context.flush()
             return reply
+
+    def _context(self, call: Call) -> AbstractAsyncContextManager[Context]:
+        return working(self.pool, call.account, call.base_url)
 
     async def _refusal(self, call: Call, error: StripeError) -> Reply:
         """The error, with the intent that it is about: nearly every 400 on an intent's path carries it."""
         if call.intent_id and error.status == 400 and "payment_intent" not in error.error:
             try:
-                async with self.pool.acquire(timeout=5) as connection:
-                    context = Context(connection, call.account, call.base_url)
+                async with self._context(call) as context:
                     error.error["payment_intent"] = await intents.load(context, call.intent_id)
             except (StripeError, *UNREACHABLE):
                 log.debug("no intent to show in the error (%s)", call.request_id)
@@ -263,4 +267,6 @@ def _response(request: Request, call: Call, result: Reply | Saved) -> Response:
         if 400 <= result.status < 500:
             headers["Stripe-Should-Retry"] = "false"
         return Response(result.body, result.status, headers, "application/json")
-    return Response(json.dumps(result.body), result.status, {**headers, **result.headers}, "application/json")
+    return Response(
+        result.text or json.dumps(result.body), result.status, {**headers, **result.headers}, "application/json"
+    )

@@ -14,37 +14,36 @@ async def create(context: Context, command: Refund) -> Reply:
     intent = await _intent(context, command)
     charge = await _charge(context, intent, command)
     amount = _amount(charge, command.amount)
-    refund = _document(context, charge, command, amount)
-    txn = await books.refund(context.connection, context.account, charge, amount)
-    refund["balance_transaction"] = txn
+    txn = books.refund(context, charge, amount)
+    refund = {**_document(context, charge, command, amount), "balance_transaction": txn}
     refunded = charge["amount_refunded"] + amount
-    await charges.store(
-        context, {**charge, "amount_refunded": refunded, "refunded": refunded == charge["amount_captured"]}
+    charges.change(
+        context, charge["id"], {"amount_refunded": refunded, "refunded": refunded == charge["amount_captured"]}
     )
-    await context.connection.execute(
+    context.write(
         """
         INSERT INTO processor.refund (id, account, created, payment_intent, charge, document)
-        VALUES ($1, $2, $3, $4, $5, $6)
+        VALUES ($1, $2, $3, $4, $5, $6::text::jsonb)
         """,
         refund["id"],
         context.account,
         refund["created"],
         refund["payment_intent"],
         refund["charge"],
-        refund,
+        context.encoded(refund),
     )
     return Reply(200, refund)
 
 
 async def update(context: Context, refund_id: str, changes: dict[str, str] | None) -> Reply:
     """Metadata is all that can be changed."""
-    refund: JSON | None = await context.connection.fetchval(
-        "SELECT document FROM processor.refund WHERE id = $1 AND account = $2 FOR UPDATE", refund_id, context.account
-    )
-    if refund is None:
+    stored: JSON | None = (await context.lock("lock_refund", context.account, refund_id))["document"]
+    if stored is None:
         raise resource_missing("refund", refund_id, "id", 404)
-    refund["metadata"] = merged_metadata(refund["metadata"], changes)
-    await context.connection.execute("UPDATE processor.refund SET document = $2 WHERE id = $1", refund_id, refund)
+    refund = {**stored, "metadata": merged_metadata(stored["metadata"], changes)}
+    context.write(
+        "UPDATE processor.refund SET document = $2::text::jsonb WHERE id = $1", refund_id, context.encoded(refund)
+    )
     return Reply(200, refund)
 
 

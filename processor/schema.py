@@ -2,6 +2,9 @@
 
 An object is a row with the columns that are searched for, and `document`: the object exactly as the API shows it.
 `entry` is the double-entry book: append-only, and every transaction sums to zero, both enforced here.
+
+The functions that lock read in a statement of their own after it: in one and the same SELECT the row would be read as
+it was before the lock was given, and what its last holder has just written would be missed.
 """
 
 LOCK = 5010_5010
@@ -77,12 +80,14 @@ CREATE TABLE IF NOT EXISTS processor.entry (
     at             timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS entry_payment_intent ON processor.entry (payment_intent);
-CREATE INDEX IF NOT EXISTS entry_txn ON processor.entry (txn);
 
-CREATE OR REPLACE FUNCTION processor.entry_balances() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Every INSERT must bring whole transactions. Each sums to zero, so all do: what is there need not be read again.
+CREATE OR REPLACE FUNCTION processor.entries_balance() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    odd text := (SELECT min(txn) FROM (SELECT txn FROM inserted GROUP BY txn, currency HAVING sum(amount) <> 0) AS t);
 BEGIN
-    IF EXISTS (SELECT 1 FROM processor.entry WHERE txn = NEW.txn GROUP BY currency HAVING sum(amount) <> 0) THEN
-        RAISE EXCEPTION 'transaction % does not sum to zero', NEW.txn USING ERRCODE = 'check_violation';
+    IF odd IS NOT NULL THEN
+        RAISE EXCEPTION 'transaction % does not sum to zero', odd USING ERRCODE = 'check_violation';
     END IF;
     RETURN NULL;
 END $$;
@@ -95,11 +100,50 @@ END $$;
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT 1 FROM pg_trigger
-                   WHERE tgname = 'entry_balances' AND tgrelid = 'processor.entry'::regclass) THEN
-        CREATE CONSTRAINT TRIGGER entry_balances AFTER INSERT ON processor.entry
-            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION processor.entry_balances();
-        CREATE TRIGGER entry_is_final BEFORE UPDATE OR DELETE OR TRUNCATE ON processor.entry
+                   WHERE tgname = 'entries_balance' AND tgrelid = 'processor.entry'::regclass) THEN
+        CREATE TRIGGER entries_balance AFTER INSERT ON processor.entry
+            REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION processor.entries_balance();
+        CREATE OR REPLACE TRIGGER entry_is_final BEFORE UPDATE OR DELETE OR TRUNCATE ON processor.entry
             FOR EACH STATEMENT EXECUTE FUNCTION processor.entry_is_final();
+        -- what checked each row at the end of the transaction, in databases made before
+        DROP TRIGGER IF EXISTS entry_balances ON processor.entry;
+        DROP FUNCTION IF EXISTS processor.entry_balances();
+        DROP INDEX IF EXISTS processor.entry_txn;
     END IF;
+END $$;
+
+-- A key for a request that is to be run: `claimed`, and no reply. With a reply, the key is free again at once.
+CREATE OR REPLACE FUNCTION processor.claim_key(lock bigint, of_account text, of_key text,
+    OUT claimed boolean, OUT path text, OUT digest text, OUT status integer, OUT body text, OUT request_id text
+) LANGUAGE plpgsql AS $$
+BEGIN
+    claimed := pg_try_advisory_lock(lock);
+    IF NOT claimed THEN
+        RETURN;
+    END IF;
+    SELECT kept.path, kept.digest, kept.status, kept.body, kept.request_id INTO path, digest, status, body, request_id
+    FROM processor.idempotency_key AS kept
+    WHERE kept.account = of_account AND kept.key = of_key AND kept.created_at > now() - interval '24 hours';
+    IF FOUND THEN
+        PERFORM pg_advisory_unlock(lock);
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION processor.lock_intent(lock bigint, of_account text, of_id text,
+    OUT locked boolean, OUT document jsonb
+) LANGUAGE plpgsql AS $$
+BEGIN
+    locked := pg_try_advisory_lock(lock);
+    document := (SELECT intent.document FROM processor.payment_intent AS intent
+                 WHERE intent.id = of_id AND intent.account = of_account);
+END $$;
+
+-- waits for its turn
+CREATE OR REPLACE FUNCTION processor.lock_refund(lock bigint, of_account text, of_id text, OUT document jsonb)
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_lock(lock);
+    document := (SELECT refund.document FROM processor.refund AS refund
+                 WHERE refund.id = of_id AND refund.account = of_account);
 END $$;
 """

@@ -1,16 +1,19 @@
 """uvicorn, with one thing more: a response that closes the connection instead of answering."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
-class DroppableProtocol(H11Protocol):
+class DroppableProtocol(HttpToolsProtocol):
     """Hands each request its transport (`scope["state"]["transport"]`), so that a lost reply is a lost connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -28,7 +31,14 @@ class Dropped(Response):
             pass
 
 
-async def serve(app: FastAPI, host: str, port: int, log_level: str) -> None:
+def route(method: str, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    """An address that takes this method and no other, HEAD included."""
+    made = Route(path, endpoint, methods=[method])
+    made.methods = {method}
+    return made
+
+
+async def serve(app: Starlette, host: str, port: int, log_level: str) -> None:
     """Serve until SIGTERM or SIGINT; requests still running then have one second left."""
     config = uvicorn.Config(
         app,
@@ -43,3 +53,9 @@ async def serve(app: FastAPI, host: str, port: int, log_level: str) -> None:
         timeout_keep_alive=75,
     )
     await uvicorn.Server(config).serve()
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """As `asyncio.run`, in the loop that uvicorn would take: uvloop where there is one."""
+    with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
+        runner.run(work)

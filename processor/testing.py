@@ -1,17 +1,15 @@
 """What a real processor does not have: faults on demand, a look into the books, health."""
 
-from typing import Any
-
-from fastapi import APIRouter, Request, Response
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from processor import books
 from processor.auth import account_of
 from processor.database import UNREACHABLE
 from processor.errors import invalid_request
 from processor.faults import Faults, faults_from_json
+from processor.server import route
 
-router = APIRouter()
 MOST_ROWS = 5000
 
 
@@ -26,30 +24,30 @@ def _faults(request: Request) -> Faults:
     return faults
 
 
-@router.put("/test/faults")
-async def arm(request: Request) -> dict[str, Any]:
+def _listed(request: Request, account: str | None) -> Response:
+    return JSONResponse({"object": "list", "data": _faults(request).listed(account)})
+
+
+async def arm(request: Request) -> Response:
     """Arm one fault or an array of them, in place of those of the same scope (account and metadata)."""
     account = _account(request)
     _faults(request).replace(faults_from_json((await request.body()).decode(errors="replace"), account))
-    return {"object": "list", "data": _faults(request).listed(account)}
+    return _listed(request, account)
 
 
-@router.get("/test/faults")
-async def armed(request: Request) -> dict[str, Any]:
+async def armed(request: Request) -> Response:
     """What is armed."""
-    return {"object": "list", "data": _faults(request).listed(_account(request))}
+    return _listed(request, _account(request))
 
 
-@router.delete("/test/faults")
-async def disarm(request: Request) -> dict[str, Any]:
+async def disarm(request: Request) -> Response:
     """Disarm all, or with `?order_id=` those of one order."""
     order_id = request.query_params.get("order_id")
     _faults(request).clear(_account(request), {"order_id": order_id} if order_id else {})
-    return {"object": "list", "data": _faults(request).listed(_account(request))}
+    return _listed(request, _account(request))
 
 
-@router.get("/test/books")
-async def show_books(request: Request) -> dict[str, Any]:
+async def show_books(request: Request) -> Response:
     """The entries by intent, oldest first: `?order_id=`, and for more than a page `?limit=&starting_after=`."""
     account = account_of(request.headers.get("authorization"))
     query = request.query_params
@@ -64,10 +62,9 @@ async def show_books(request: Request) -> dict[str, Any]:
         after=query.get("starting_after"),
         limit=limit + 1,
     )
-    return {"object": "list", "data": rows[:limit], "has_more": len(rows) > limit, "url": "/test/books"}
+    return JSONResponse({"object": "list", "data": rows[:limit], "has_more": len(rows) > limit, "url": "/test/books"})
 
 
-@router.get("/health")
 async def health(request: Request) -> Response:
     """200 while the database answers, else 503."""
     try:
@@ -75,3 +72,12 @@ async def health(request: Request) -> Response:
     except UNREACHABLE:
         return JSONResponse({"status": "unavailable", "database": "down"}, 503)
     return JSONResponse({"status": "ok", "database": "up"})
+
+
+ROUTES = (
+    route("PUT", "/test/faults", arm),
+    route("GET", "/test/faults", armed),
+    route("DELETE", "/test/faults", disarm),
+    route("GET", "/test/books", show_books),
+    route("GET", "/health", health),
+)

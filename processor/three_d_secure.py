@@ -4,15 +4,14 @@ import hmac
 from html import escape
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
-from fastapi import APIRouter, Request, Response
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from processor import intents
-from processor.context import Context
+from processor.context import working
 from processor.database import Connection
 from processor.forms import JSON
-
-router = APIRouter(prefix="/test/3ds", default_response_class=HTMLResponse)
+from processor.server import route
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -26,9 +25,9 @@ ASK = """<p>Your bank asks whether it is really you who pays {amount} {currency}
 <button>Fail</button></form>"""
 
 
-@router.get("/{intent_id}")
-async def show(intent_id: str, request: Request, client_secret: str = "") -> Response:
+async def show(request: Request) -> Response:
     """Ask the shopper. Whoever does not hold the client secret sees nothing."""
+    intent_id, client_secret = request.path_params["intent_id"], request.query_params.get("client_secret", "")
     async with request.app.state.pool.acquire() as connection:
         found = await _find(connection, intent_id, client_secret)
     if found is None:
@@ -45,28 +44,29 @@ async def show(intent_id: str, request: Request, client_secret: str = "") -> Res
     return _page("Is it you?", body)
 
 
-@router.post("/{intent_id}/complete")
-async def complete(intent_id: str, request: Request) -> Response:
+async def complete(request: Request) -> Response:
     """The shopper is who they say."""
-    return await _end(intent_id, request, passed=True)
+    return await _end(request, passed=True)
 
 
-@router.post("/{intent_id}/fail")
-async def fail(intent_id: str, request: Request) -> Response:
+async def fail(request: Request) -> Response:
     """They are not."""
-    return await _end(intent_id, request, passed=False)
+    return await _end(request, passed=False)
 
 
-async def _end(intent_id: str, request: Request, *, passed: bool) -> Response:
+async def _end(request: Request, *, passed: bool) -> Response:
+    intent_id = request.path_params["intent_id"]
     given = parse_qs((await request.body()).decode(errors="replace"))
     secret = given.get("client_secret", [request.query_params.get("client_secret", "")])[0]
-    async with request.app.state.pool.acquire() as connection, connection.transaction():
+    pool = request.app.state.pool
+    async with pool.acquire() as connection:
         found = await _find(connection, intent_id, secret)
-        if found is None:
-            return _page("Not found", "<p>There is no such payment.</p>", 404)
-        account, before = found
-        context = Context(connection, account, str(request.base_url))
+    if found is None:
+        return _page("Not found", "<p>There is no such payment.</p>", 404)
+    account, before = found
+    async with working(pool, account, str(request.base_url)) as context:
         intent = await intents.authenticated(context, intent_id, passed=passed)
+        await context.flush()
     paid = intent["status"] in ("succeeded", "requires_capture")
     action = before["next_action"] or {}
     back = action.get("redirect_to_url", {}).get("return_url")
@@ -96,3 +96,10 @@ def _way_back(return_url: str, intent: JSON, paid: bool) -> str:
 
 def _page(title: str, body: str, status: int = 200) -> Response:
     return HTMLResponse(PAGE.format(title=escape(title), body=body), status)
+
+
+ROUTES = (
+    route("GET", "/test/3ds/{intent_id}", show),
+    route("POST", "/test/3ds/{intent_id}/complete", complete),
+    route("POST", "/test/3ds/{intent_id}/fail", fail),
+)

@@ -1,7 +1,9 @@
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import asyncpg
+import httpx
 import pytest
 import stripe
 
@@ -127,3 +129,25 @@ async def test_a_key_of_a_day_ago_is_new(account, platform_database_url):
     await row.close()
     assert (again.id, repeated.id) == (first.id, anew.id)
     assert anew.id != first.id
+
+
+async def test_what_was_refused_or_repeated_holds_no_lock(http, platform_database_url):
+    intent = (await http.post("/v1/payment_intents", data={"amount": 1000, "currency": "usd"})).json()["id"]
+    method = (await http.get("/v1/payment_methods/pm_card_visa")).json()["id"]
+    refused = {
+        "/v1/payment_intents": [FORM, {**FORM, "amount": "1"}, {**FORM, "amount": "2000"}],
+        f"/v1/payment_intents/{intent}/capture": [{}, {"colour": "red"}],
+        "/v1/payment_intents/pi_none/confirm": [{"payment_method": method}],
+        "/v1/refunds": [{"payment_intent": intent}, {"charge": "ch_none"}],
+        "/v1/refunds/re_none": [{}],
+    }
+    connection = await asyncpg.connect(platform_database_url)
+    held = "SELECT count(*) FROM pg_locks JOIN pg_database ON oid = database WHERE locktype = 'advisory'"
+    for path, forms in refused.items():
+        for form in forms:
+            for fault in ("latency; seconds=0", "error_500_stored", "reply_lost", "error_500_after"):
+                headers = {"Idempotency-Key": f"{path} {form} {fault}", "X-Mock-Fault": fault}
+                with suppress(httpx.RemoteProtocolError):
+                    await http.post(path, data=form, headers=headers)
+                assert await connection.fetchval(f"{held} AND datname = current_database()") == 0, (path, form, fault)
+    await connection.close()

@@ -1,47 +1,24 @@
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import asyncpg
 import httpx
 import pytest
 
+from tests.processor.process import running
+
 HEADERS = {"Authorization": "Bearer sk_test_process"}
+# alone; balanced only over two transactions; balanced only over two currencies; a sound one beside an odd one
+ODD_LEGS = (
+    "('txn_x', 1, 'eur')",
+    "('txn_x', 1, 'eur'), ('txn_y', -1, 'eur')",
+    "('txn_x', 1, 'eur'), ('txn_x', -1, 'usd')",
+    "('txn_x', 1, 'eur'), ('txn_x', -1, 'eur'), ('txn_y', 1, 'eur')",
+)
 PAY = {"amount": "1000", "currency": "eur", "payment_method": "pm_card_visa", "confirm": "true"}
-
-
-@contextmanager
-def running(database_url: str, *flags: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A processor process of its own, ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "processor", "--port", str(port), *flags]
-    process = subprocess.Popen(command, env={**os.environ, "PROCESSOR_DATABASE_URL": database_url})
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_until_ready(url, process)
-        yield url, process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/health").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError("the processor did not become ready")
 
 
 def test_sigterm_ends_it_within_two_seconds_even_with_a_silent_request(processor_url, platform_database_url):
@@ -101,11 +78,13 @@ async def test_the_books_are_append_only_and_balanced(account, platform_database
         for statement in ("UPDATE processor.entry SET amount = 1", "DELETE FROM processor.entry"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(f"{statement} WHERE payment_intent = $1", intent.id)
-        with pytest.raises(asyncpg.CheckViolationError):
-            await connection.execute(
-                "INSERT INTO processor.entry (txn, kind, account, payment_intent, charge, ledger, amount, currency) "
-                "VALUES ('txn_x', 'capture', 'a', 'pi_x', 'ch_x', 'merchant', 1, 'eur')"
-            )
+        for legs in ODD_LEGS:
+            with pytest.raises(asyncpg.CheckViolationError):
+                await connection.execute(
+                    "INSERT INTO processor.entry (txn, kind, account, payment_intent, charge, ledger, amount, currency)"
+                    " SELECT txn, 'capture', 'a', 'pi_x', 'ch_x', 'merchant', amount, currency "
+                    f"FROM (VALUES {legs}) AS leg (txn, amount, currency)"
+                )
     finally:
         await connection.close()
 
