@@ -30,7 +30,7 @@ from models.catalog import Product
 from models.errors import InvalidRequest, NotFound
 from models.messages import PricedProduct
 from models.types import Money, Service
-from services import catalog, inventory
+from services import browsing, catalog, inventory
 from services.pictures import product_picture
 
 router = Router(tags=["catalog"])
@@ -49,7 +49,7 @@ async def browse(request: Request, resources: ResourcesDep, query: Annotated[Lis
 
     async def make() -> ProductList:
         async with resources.sessions[Service.CATALOG]() as session:
-            page = await catalog.browse(session, query.as_browse())
+            page = await browsing.browse(session, query.as_browse())
         items = [ProductView.of(product) for product in page.items]
         return ProductList(items=items, page=query.page, page_size=query.page_size, total=page.total)
 
@@ -62,7 +62,7 @@ async def suggest(request: Request, resources: ResourcesDep, q: Typed) -> Respon
 
     async def make() -> SuggestionList:
         async with resources.sessions[Service.CATALOG]() as session:
-            found = await catalog.suggest(session, q)
+            found = await browsing.suggest(session, q)
         return SuggestionList(items=[SuggestionView.of(suggestion) for suggestion in found])
 
     return respond(request, await _briefly(resources, ("suggest", q), make))
