@@ -1,5 +1,6 @@
 """The catalogue over HTTP: browse and search for everybody, changes for staff."""
 
+import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ from pydantic import StringConstraints
 
 from api.auth import Open, StaffUser, authenticate_if_any, authenticate_service, require_staff
 from api.deps import CatalogSession, Resources, ResourcesDep
-from api.etags import Rendered, render, respond
+from api.etags import render, respond
 from api.product_views import (
     PRINTABLE,
     CategoryList,
@@ -23,6 +24,7 @@ from api.product_views import (
     SuggestionList,
     SuggestionView,
 )
+from api.recent import Kept, respond_again
 from api.routing import Router
 from api.shapes import ResponseModel
 from core.cache import BriefCache
@@ -53,7 +55,7 @@ async def browse(request: Request, resources: ResourcesDep, query: Annotated[Lis
         items = [ProductView.of(product) for product in page.items]
         return ProductList(items=items, page=query.page, page_size=query.page_size, total=page.total)
 
-    return respond(request, await _briefly(resources, ("list", query.as_browse()), make))
+    return respond_again(request, await _briefly(resources, ("list", query.as_browse()), make))
 
 
 @router.get("/api/products/suggest", response_model=SuggestionList, dependencies=[Open])
@@ -65,7 +67,7 @@ async def suggest(request: Request, resources: ResourcesDep, q: Typed) -> Respon
             found = await browsing.suggest(session, q)
         return SuggestionList(items=[SuggestionView.of(suggestion) for suggestion in found])
 
-    return respond(request, await _briefly(resources, ("suggest", q), make))
+    return respond_again(request, await _briefly(resources, ("suggest", q), make))
 
 
 @router.get("/api/categories", response_model=CategoryList, dependencies=[Open])
@@ -77,7 +79,7 @@ async def categories(request: Request, resources: ResourcesDep) -> Response:
             found = await catalog.categories(session)
         return CategoryList(items=[CategoryView.of(category) for category in found])
 
-    return respond(request, await _briefly(resources, ("categories",), make))
+    return respond_again(request, await _briefly(resources, ("categories",), make))
 
 
 @router.get("/api/products/{product_id}", response_model=ProductView, dependencies=[Open])
@@ -162,13 +164,14 @@ async def priced(session: CatalogSession, body: PricedQuery) -> list[PricedProdu
 
 async def _briefly(
     resources: Resources, key: tuple[object, ...], make: Callable[[], Coroutine[Any, Any, ResponseModel]]
-) -> Rendered:
+) -> Kept:
     """What `make` answers, rendered, from the last second's answer to the same question if there is one."""
 
-    async def rendered() -> Rendered:
-        return render(await make())
+    async def rendered() -> Kept:
+        until = time.monotonic() + LIST_SECONDS  # from before the database is asked
+        return Kept(render(await make()), until)
 
-    cache: BriefCache[Rendered] = resources.extra.setdefault("catalog_lists", BriefCache(LIST_SECONDS))
+    cache: BriefCache[Kept] = resources.extra.setdefault("catalog_lists", BriefCache(LIST_SECONDS))
     return await cache.get(key, rendered)
 
 

@@ -15,6 +15,7 @@ from api import carts, catalog, docs, health, metrics, notifications, orders, pa
 from api.errors import install_error_handlers
 from api.middleware import RequestFrame, SizeLimit
 from api.openapi import install_openapi
+from api.recent import RecentAnswers
 from api.resources import open_resources
 from core.logging import configure_logging
 from core.settings import Settings
@@ -47,6 +48,7 @@ def create_app(settings: Settings, services: Collection[Service] = tuple(Service
         lifespan=_lifespan(settings, mounted),
     )
     # the last one added is the outermost
+    app.add_middleware(RecentAnswers)
     app.add_middleware(SizeLimit, limit=settings.max_body_bytes)
     app.add_middleware(RequestFrame, settings=settings)
     install_error_handlers(app)

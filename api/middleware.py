@@ -1,13 +1,14 @@
 """The frame of every request, as plain ASGI: ids, trace, limits, headers, metrics, access log, unexpected errors."""
 
 import asyncio
+import os
 import re
 from contextlib import suppress
 from time import perf_counter
-from uuid import uuid4
 
 from loguru import logger
 from opentelemetry import trace
+from opentelemetry.context import attach, detach
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.datastructures import Headers
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import problem, problem_of
 from api.metrics import IN_PROGRESS, STREAMS, observe_request
 from core.settings import Settings
+from core.telemetry import unrecorded_span
 
 MAX_HEADER_BYTES = 32 * 1024
 DRAIN_BYTES = 1024 * 1024
@@ -34,7 +36,10 @@ CONTENT_SECURITY = (
 
 
 class RequestFrame:
-    """Outermost of ours: whatever happens inside, the caller gets a problem document with the trace id."""
+    """Outermost of ours: whatever happens inside, the caller gets a problem document with the trace id.
+
+    Every request pays for what is done here, so headers are read once, as the raw pairs they come in.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -46,27 +51,43 @@ class RequestFrame:
         ]
         if settings.public_url.startswith("https://"):
             self._headers.append((b"strict-transport-security", b"max-age=31536000; includeSubDomains"))
+        self._records_spans = bool(settings.otlp_endpoint)
         self._tracer = trace.get_tracer("mercato.api")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        incoming = Headers(scope=scope)
-        given = incoming.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
-        parent = _PROPAGATOR.extract(incoming)  # without a header: the caller's own span, for calls in process
-        with (
-            self._tracer.start_as_current_span(scope["method"], parent, SpanKind.SERVER) as span,
-            logger.contextualize(request_id=request_id),
-        ):
-            ids = [(b"x-request-id", request_id.encode()), (b"x-trace-id", _trace_id(span).encode())]
-            exchange = _Exchange(send, self._headers + ids)
-            with IN_PROGRESS.track_inprogress():
-                try:
-                    await self._run(scope, receive, exchange)
-                finally:
-                    _account(scope, exchange, span)
+        given, traced = "", False
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                given = value.decode("latin-1")
+            elif name == b"traceparent":
+                traced = True
+        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        # without a header: the caller's own span, for calls in process
+        parent = _PROPAGATOR.extract(Headers(scope=scope)) if traced else None
+        if self._records_spans:
+            with self._tracer.start_as_current_span(scope["method"], parent, SpanKind.SERVER) as span:
+                await self._answer(scope, receive, send, span, request_id)
+        else:
+            span = unrecorded_span(parent)
+            token = attach(trace.set_span_in_context(span, parent))
+            try:
+                await self._answer(scope, receive, send, span, request_id)
+            finally:
+                detach(token)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, span: trace.Span, request_id: str) -> None:
+        ids = [(b"x-request-id", request_id.encode()), (b"x-trace-id", _trace_id(span).encode())]
+        exchange = _Exchange(send, self._headers + ids)
+        IN_PROGRESS.inc()
+        with logger.contextualize(request_id=request_id):
+            try:
+                await self._run(scope, receive, exchange)
+            finally:
+                IN_PROGRESS.dec()
+                _account(scope, exchange, span)
 
     async def _run(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
         try:
@@ -156,13 +177,16 @@ class SizeLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        size, announced = 0, b"0"
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            if name == b"content-length":
+                announced = value
+        if size > MAX_HEADER_BYTES:
             await self._refuse(431, "headers_too_large", "The headers are too large.", scope, receive, send)
             return
-        incoming = Headers(scope=scope)
-        announced = incoming.get("content-length", "0")
-        if not announced.isdecimal() or int(announced[:20]) > self._limit:
-            if "expect" not in incoming:  # who asks first has not sent it yet
+        if not announced.isdigit() or int(announced[:20]) > self._limit:
+            if "expect" not in Headers(scope=scope):  # who asks first has not sent it yet
                 await _drain(receive)
             await self._refuse(413, "body_too_large", self._detail(), scope, receive, send)
             return
