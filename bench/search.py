@@ -21,8 +21,11 @@ BAR_MS = 10.0
 
 @dataclass(frozen=True)
 class Case:
+    """`within_bar`: whether it is held to BAR_MS; docs/performance.md says of those that are not what they cost."""
+
     name: str
     ask: Callable[[AsyncSession], Awaitable[Any]]
+    within_bar: bool = True
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,11 @@ class Explained:
     median_ms: float
     worst_ms: float
     plans: list[dict[str, Any]]
+    within_bar: bool
 
 
-def _list(name: str, **query: Any) -> Case:
-    return Case(name, lambda session: browsing.browse(session, Browse(**query)))
+def _list(name: str, *, within_bar: bool = True, **query: Any) -> Case:
+    return Case(name, lambda session: browsing.browse(session, Browse(**query)), within_bar)
 
 
 def _suggest(typed: str) -> Case:
@@ -62,7 +66,7 @@ CASES = (
     _list("very common word, page 50", search="recyclable", page=50),
     _list("very common word in a category", search="recyclable", category="toys"),
     _list("two common words “two graphite”", search="two graphite"),
-    _list("two very common words “packaging recyclable”", search="packaging recyclable"),
+    _list("two very common words “packaging recyclable”", search="packaging recyclable", within_bar=False),
     _list("typing error “haedphones”", search="haedphones"),
     _list("typing errors “wireles hedphones”", search="wireles hedphones"),
     _list("typing error in a common word “grafite”", search="grafite"),
@@ -111,4 +115,6 @@ async def _explain(session: AsyncSession, case: Case, asked: list[tuple[str, Any
         rounds.append(sum(plan["Planning Time"] + plan["Execution Time"] for plan in plans))
     await session.rollback()
     matches = answer.total if hasattr(answer, "total") else len(answer)
-    return Explained(case.name, len(statements), matches, statistics.median(rounds), max(rounds), plans)
+    return Explained(
+        case.name, len(statements), matches, statistics.median(rounds), max(rounds), plans, case.within_bar
+    )
