@@ -15,7 +15,6 @@ from api import carts, catalog, docs, health, metrics, notifications, orders, pa
 from api.errors import install_error_handlers
 from api.middleware import RequestFrame, SizeLimit
 from api.openapi import install_openapi
-from api.recent import RecentAnswers
 from api.resources import open_resources
 from core.logging import configure_logging
 from core.settings import Settings
@@ -46,9 +45,10 @@ def create_app(settings: Settings, services: Collection[Service] = tuple(Service
         redirect_slashes=False,  # a redirect would go to whatever host and scheme the request names
         openapi_url="/openapi.json" if documented else None,
         lifespan=_lifespan(settings, mounted),
+        # spans, metrics and logs are RequestFrame's; FastAPI's own would come on top of them with every request
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # the last one added is the outermost
-    app.add_middleware(RecentAnswers)
     app.add_middleware(SizeLimit, limit=settings.max_body_bytes)
     app.add_middleware(RequestFrame, settings=settings)
     install_error_handlers(app)

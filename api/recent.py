@@ -1,17 +1,20 @@
 """Gives again what a route has just answered, to whoever asks for the same path and query within its moment."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message, Scope
 
 from api.etags import Rendered, full, names, respond, unchanged
 
 KEPT = "mercato.kept_answer"  # in the scope: what the route lets be given again
 MOST_ANSWERS = 512
 LONGEST_QUERY = 512  # bytes: strangers choose the queries, and could fill the memory with them
+
+HeaderPairs = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
@@ -28,48 +31,54 @@ def respond_again(request: Request, kept: Kept) -> Response:
     return respond(request, kept.rendered)
 
 
+class RecentAnswer:
+    """What is sent again, made ready once; `common` are the headers that every response bears."""
+
+    def __init__(self, kept: Kept, route: Any, common: HeaderPairs) -> None:
+        self.until = kept.until
+        self.route = route
+        self.route_path: str = route.path
+        self._etag = kept.rendered.etag
+        self._body = kept.rendered.body
+        self._headers = [*full(kept.rendered).raw_headers, *common]
+        self._headers_unchanged = [*unchanged(kept.rendered).raw_headers, *common]
+
+    def messages(self, if_none_match: bytes | None, ids: HeaderPairs) -> tuple[Message, Message]:
+        """The two that a server is sent; 304 for those who have the answer already."""
+        status, headers, body = 200, self._headers, self._body
+        if if_none_match is not None and names(if_none_match.decode("latin-1"), self._etag):
+            status, headers, body = 304, self._headers_unchanged, b""
+        return (
+            {"type": "http.response.start", "status": status, "headers": [*headers, *ids]},
+            {"type": "http.response.body", "body": body},
+        )
+
+
 class RecentAnswers:
-    """The first to ask goes through the whole stack; then no route, parameter or model is looked at again until the
-    answer is too old. Stands inside of the frame, so that ids, headers, limits, metrics and log are as ever.
-    """
+    """The first to ask goes through the whole stack; until the answer is too old, no route, parameter or model is
+    looked at again for the others."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._answers: dict[tuple[str, bytes], _Answer] = {}
+    def __init__(self, common: HeaderPairs) -> None:
+        self._common = common
+        self._answers: dict[tuple[str, bytes], RecentAnswer] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "GET":
-            await self._app(scope, receive, send)
+    def find(self, scope: Scope) -> RecentAnswer | None:
+        """The answer to this request, if one is fresh."""
+        if scope["method"] != "GET":
+            return None
+        answer = self._answers.get((scope["path"], scope["query_string"]))
+        return answer if answer is not None and answer.until > time.monotonic() else None
+
+    def learn(self, scope: Scope) -> None:
+        """Keep what the route, which has answered now, lets be kept."""
+        kept: Kept | None = scope.get(KEPT)
+        if kept is None or len(scope["query_string"]) > LONGEST_QUERY:
             return
         key = (scope["path"], scope["query_string"])
-        answer = self._answers.get(key)
-        if answer is not None and answer.kept.until > time.monotonic():
-            await answer.give(scope, send)
-            return
-        await self._app(scope, receive, send)
-        kept: Kept | None = scope.get(KEPT)
-        if kept is not None and len(scope["query_string"]) <= LONGEST_QUERY:
-            self._answers.pop(key, None)  # so that the order of the dict stays the order of age
-            self._answers[key] = _Answer(kept, scope["route"])
-            while len(self._answers) > MOST_ANSWERS:
-                del self._answers[next(iter(self._answers))]
+        self._answers.pop(key, None)  # so that the order of the dict stays the order of age
+        self._answers[key] = RecentAnswer(kept, scope["route"], self._common)
+        while len(self._answers) > MOST_ANSWERS:
+            del self._answers[next(iter(self._answers))]
 
-
-class _Answer:
-    """The messages of both answers, made once."""
-
-    def __init__(self, kept: Kept, route: Any) -> None:
-        self.kept = kept
-        self._route = route
-        self._headers = full(kept.rendered).raw_headers
-        self._headers_unchanged = unchanged(kept.rendered).raw_headers
-
-    async def give(self, scope: Scope, send: Send) -> None:
-        scope["route"] = self._route  # metrics and traces go by it
-        known = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
-        if known is not None and names(known.decode("latin-1"), self.kept.rendered.etag):
-            await send({"type": "http.response.start", "status": 304, "headers": self._headers_unchanged})
-            await send({"type": "http.response.body", "body": b""})
-        else:
-            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-            await send({"type": "http.response.body", "body": self.kept.rendered.body})
+    def __len__(self) -> int:
+        return len(self._answers)

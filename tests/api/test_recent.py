@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -10,6 +12,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import event
 
 from api import recent
+from api.etags import Rendered
 from core.settings import Settings
 from models.types import Service
 from tests.api.shop import Shop, new_product, open_shop
@@ -116,21 +119,20 @@ async def test_headers_that_are_too_large_are_refused_for_a_kept_answer_too(gues
     assert (await guest.get("/api/categories?utm=large", headers={"x-long": "x" * 100_000})).status_code == 431
 
 
-@pytest.mark.usefixtures("for_ever")
-async def test_strangers_cannot_fill_the_memory(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def app(scope: recent.Scope, receive: recent.Receive, send: recent.Send) -> None:
-        scope[recent.KEPT] = recent.Kept(recent.Rendered(b"{}", 'W/"1"'), until=float("inf"))
-        scope["route"] = None
+def test_strangers_cannot_fill_the_memory() -> None:
+    answers = recent.RecentAnswers([])
 
-    async def nothing(message: object = None) -> None: ...
+    def asked(query: bytes) -> dict[str, Any]:
+        return {"method": "GET", "path": "/", "query_string": query, "route": SimpleNamespace(path="/")}
 
-    answers = recent.RecentAnswers(app)
+    kept = {recent.KEPT: recent.Kept(Rendered(b"{}", 'W/"1"'), until=float("inf"))}
     for nth in range(recent.MOST_ANSWERS + 10):
-        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"%d" % nth, "headers": []}
-        await answers(scope, nothing, nothing)  # type: ignore[arg-type]
-    await answers(scope | {"query_string": b"x" * 1000}, nothing, nothing)  # type: ignore[arg-type]
-    assert len(answers._answers) == recent.MOST_ANSWERS
-    assert ("/", b"0") not in answers._answers
+        answers.learn(asked(b"%d" % nth) | kept)
+    answers.learn(asked(b"x" * 1000) | kept)
+    assert len(answers) == recent.MOST_ANSWERS
+    assert answers.find(asked(b"0")) is None
+    assert answers.find(asked(b"x" * 1000)) is None
+    assert answers.find(asked(b"%d" % recent.MOST_ANSWERS)) is not None
 
 
 async def test_how_many_statements_a_read_takes(shop: Shop, guest: httpx.AsyncClient) -> None:
