@@ -45,31 +45,31 @@ _GUESS = text("""
 # Each part is run only when the ones before it have found too little.
 _SUGGEST = text("""
     WITH beginning AS MATERIALIZED (
-        SELECT id, 1 AS class FROM catalog.products
+        SELECT 1 AS class, id, name, category, image_url FROM catalog.products
         WHERE active AND lower(name) COLLATE "C" >= lower(:search)
           AND lower(name) COLLATE "C" < lower(:search) || chr(1114111)
         ORDER BY lower(name) COLLATE "C", id LIMIT :limit
     ), containing AS MATERIALIZED (
-        SELECT id, 2 AS class FROM catalog.products
+        SELECT 2 AS class, id, name, category, image_url FROM catalog.products
         WHERE (SELECT count(*) FROM beginning) < :limit
           AND active AND to_tsvector('pg_catalog.simple', name) @@ CAST(CAST(:words AS text) AS tsquery)
         LIMIT :candidates
     ), meant AS MATERIALIZED (
         SELECT string_agg(quote_literal(word), ' | ')::tsquery AS words
-        FROM catalog.words_like(lower(:last), :guesses) AS word
+        FROM catalog.words_like(:last, :guesses) AS word
         WHERE length(:last) >= 3 AND NOT EXISTS (SELECT FROM beginning) AND NOT EXISTS (SELECT FROM containing)
     ), alike AS MATERIALIZED (
-        SELECT id, 3 AS class FROM catalog.products
+        SELECT 3 AS class, id, name, category, image_url FROM catalog.products
         WHERE active AND to_tsvector('pg_catalog.simple', name) @@ (SELECT words FROM meant)
         LIMIT :candidates
     ), found AS (
-        SELECT id, min(class) AS class
+        SELECT DISTINCT ON (id) *
         FROM (SELECT * FROM beginning UNION ALL SELECT * FROM containing UNION ALL SELECT * FROM alike) AS every
-        GROUP BY id
+        ORDER BY id, class
     )
-    SELECT p.id, p.name, p.category, p.image_url FROM found JOIN catalog.products p USING (id)
-    ORDER BY found.class, CASE WHEN found.class = 3 THEN catalog.word_similarity(:search, p.name) END DESC,
-             CASE WHEN found.class > 1 THEN length(p.name) END, lower(p.name) COLLATE "C", p.id
+    SELECT id, name, category, image_url FROM found
+    ORDER BY class, CASE WHEN class = 3 THEN catalog.word_similarity(:search, name) END DESC,
+             CASE WHEN class > 1 THEN length(name) END, lower(name) COLLATE "C", id
     LIMIT :limit
 """)
 _SUGGEST_CANDIDATES = 200
