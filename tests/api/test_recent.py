@@ -1,11 +1,13 @@
 """Lists are made once a second and given again without a route: what must be the same, and what it may cost."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 from prometheus_client import REGISTRY
@@ -151,6 +153,33 @@ async def test_how_many_statements_a_read_takes(shop: Shop, guest: httpx.AsyncCl
         assert answer.status_code == 200
         assert len(asked) <= most, path
         assert "Quicksilver" in answer.text or "search" not in path
+
+
+async def test_reads_are_no_transactions(shop: Shop, guest: httpx.AsyncClient, database_url: str) -> None:
+    product = await shop.warehouse.product(1)
+    owner = await asyncpg.connect(database_url)
+    await owner.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+
+    async def calls() -> Counter[str]:
+        return Counter(
+            dict(
+                await owner.fetch(
+                    """
+                    SELECT query, sum(calls)::int FROM pg_stat_statements JOIN pg_database ON pg_database.oid = dbid
+                    WHERE datname = current_database() AND userid = 'mercato_catalog'::regrole GROUP BY query
+                    """
+                )
+            )
+        )
+
+    before = await calls()
+    for path in (f"/api/products/{product}", "/api/products?pageSize=9", "/api/products/suggest?q=untransacted"):
+        assert (await guest.get(path)).status_code == 200
+    made = await calls() - before
+    await owner.close()
+    assert sum(count for query, count in made.items() if "catalog." in query) == 4
+    assert "COMMIT" not in made
+    assert made["BEGIN"] <= 3  # the pool's pings
 
 
 async def test_one_product_is_never_kept(shop: Shop, guest: httpx.AsyncClient) -> None:
