@@ -64,7 +64,7 @@ class RequestFrame:
             await self._app(scope, receive, send)
             return
         head = _read_head(scope)
-        recent = self._recent.find(scope) if head.size <= MAX_HEADER_BYTES else None
+        recent = self._recent.find(scope) if head.plain else None
         if recent is not None and not self._tells_of_reads:
             await self._give(recent, head, send)
         elif self._records_spans:
@@ -129,16 +129,16 @@ class RequestFrame:
 @dataclass(frozen=True, slots=True)
 class _Head:
     """What the frame needs of the request's headers. `parent`: None without `traceparent`, and then the trace is that
-    of the caller, for calls in process."""
+    of the caller, for calls in process. `plain`: no body and not too large, so that SizeLimit would let it pass."""
 
     request_id: str
     parent: Context | None
     if_none_match: bytes | None
-    size: int
+    plain: bool
 
 
 def _read_head(scope: Scope) -> _Head:
-    given, traced, if_none_match, size = "", False, None, 0
+    given, traced, if_none_match, body, size = "", False, None, False, 0
     for name, value in scope["headers"]:
         size += len(name) + len(value)
         if name == b"x-request-id":
@@ -147,11 +147,13 @@ def _read_head(scope: Scope) -> _Head:
             traced = True
         elif name == b"if-none-match":
             if_none_match = value
+        elif name in (b"content-length", b"transfer-encoding"):
+            body = True
     return _Head(
         given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex(),
         _PROPAGATOR.extract(Headers(scope=scope)) if traced else None,
         if_none_match,
-        size,
+        not body and size <= MAX_HEADER_BYTES,
     )
 
 

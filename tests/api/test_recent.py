@@ -116,9 +116,11 @@ async def test_a_refusal_is_never_given_again(shop: Shop, guest: httpx.AsyncClie
 
 
 @pytest.mark.usefixtures("for_ever")
-async def test_headers_that_are_too_large_are_refused_for_a_kept_answer_too(guest: httpx.AsyncClient) -> None:
+async def test_what_is_too_large_is_refused_for_a_kept_answer_too(guest: httpx.AsyncClient) -> None:
     assert (await guest.get("/api/categories?utm=large")).status_code == 200
     assert (await guest.get("/api/categories?utm=large", headers={"x-long": "x" * 100_000})).status_code == 431
+    body = await guest.request("GET", "/api/categories?utm=large", content=b"x" * 300_000)
+    assert body.status_code == 413
 
 
 def test_strangers_cannot_fill_the_memory() -> None:
