@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)/.bench
 
-.PHONY: help install up down status demo test lint types imports check clean
+.PHONY: help install up down status demo test bench-browse lint types imports check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ demo: $(STAMP) ## walk a shopper through the whole flow, live
 
 test: $(STAMP) ## every test, on servers of its own
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench-browse: $(STAMP) ## lists, search and suggestions beside bare Starlette, and their database time
+	@$(BIN)/python -m bench.browse $(ARGS)
 
 lint: $(STAMP) ## ruff
 	@$(BIN)/ruff check .

@@ -1,14 +1,17 @@
 """The catalogue over HTTP: browse and search for everybody, changes for staff."""
 
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
 from pydantic import StringConstraints
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.auth import Open, StaffUser, authenticate_if_any, authenticate_service, require_staff
 from api.deps import CatalogSession, Resources, ResourcesDep
-from api.etags import Rendered, render, respond
+from api.etags import render, respond
 from api.product_views import (
     PRINTABLE,
     CategoryList,
@@ -23,6 +26,7 @@ from api.product_views import (
     SuggestionList,
     SuggestionView,
 )
+from api.recent import Kept, respond_again
 from api.routing import Router
 from api.shapes import ResponseModel
 from core.cache import BriefCache
@@ -30,7 +34,7 @@ from models.catalog import Product
 from models.errors import InvalidRequest, NotFound
 from models.messages import PricedProduct
 from models.types import Money, Service
-from services import catalog, inventory
+from services import browsing, catalog, inventory
 from services.pictures import product_picture
 
 router = Router(tags=["catalog"])
@@ -48,12 +52,12 @@ async def browse(request: Request, resources: ResourcesDep, query: Annotated[Lis
     """Products for sale, at most a second old. An unknown `category` is 422 `unknown_category`."""
 
     async def make() -> ProductList:
-        async with resources.sessions[Service.CATALOG]() as session:
-            page = await catalog.browse(session, query.as_browse())
+        async with _reading(resources) as session:
+            page = await browsing.browse(session, query.as_browse())
         items = [ProductView.of(product) for product in page.items]
         return ProductList(items=items, page=query.page, page_size=query.page_size, total=page.total)
 
-    return respond(request, await _briefly(resources, ("list", query.as_browse()), make))
+    return respond_again(request, await _briefly(resources, ("list", query.as_browse()), make))
 
 
 @router.get("/api/products/suggest", response_model=SuggestionList, dependencies=[Open])
@@ -61,11 +65,11 @@ async def suggest(request: Request, resources: ResourcesDep, q: Typed) -> Respon
     """Up to eight products for what has been typed into the search box so far."""
 
     async def make() -> SuggestionList:
-        async with resources.sessions[Service.CATALOG]() as session:
-            found = await catalog.suggest(session, q)
+        async with _reading(resources) as session:
+            found = await browsing.suggest(session, q)
         return SuggestionList(items=[SuggestionView.of(suggestion) for suggestion in found])
 
-    return respond(request, await _briefly(resources, ("suggest", q), make))
+    return respond_again(request, await _briefly(resources, ("suggest", q), make))
 
 
 @router.get("/api/categories", response_model=CategoryList, dependencies=[Open])
@@ -73,17 +77,18 @@ async def categories(request: Request, resources: ResourcesDep) -> Response:
     """Every category, in the shop's order."""
 
     async def make() -> CategoryList:
-        async with resources.sessions[Service.CATALOG]() as session:
+        async with _reading(resources) as session:
             found = await catalog.categories(session)
         return CategoryList(items=[CategoryView.of(category) for category in found])
 
-    return respond(request, await _briefly(resources, ("categories",), make))
+    return respond_again(request, await _briefly(resources, ("categories",), make))
 
 
 @router.get("/api/products/{product_id}", response_model=ProductView, dependencies=[Open])
-async def get(request: Request, session: CatalogSession, product_id: ProductId) -> Response:
+async def get(request: Request, resources: ResourcesDep, product_id: ProductId) -> Response:
     """One product, exact. Those not for sale are shown to staff only."""
-    product = await catalog.get(session, product_id, also_inactive=True)
+    async with _reading(resources) as session:
+        product = await catalog.get(session, product_id, also_inactive=True)
     if not product.active:
         user = await authenticate_if_any(request)
         if user is None or not user.role.is_staff:
@@ -160,15 +165,24 @@ async def priced(session: CatalogSession, body: PricedQuery) -> list[PricedProdu
     return list((await catalog.priced(session, body.product_ids)).values())
 
 
+@asynccontextmanager
+async def _reading(resources: Resources) -> AsyncIterator[AsyncSession]:
+    """For reads that need no transaction around them, and so no BEGIN and no COMMIT to wait for."""
+    async with resources.sessions[Service.CATALOG]() as session:
+        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        yield session
+
+
 async def _briefly(
     resources: Resources, key: tuple[object, ...], make: Callable[[], Coroutine[Any, Any, ResponseModel]]
-) -> Rendered:
+) -> Kept:
     """What `make` answers, rendered, from the last second's answer to the same question if there is one."""
 
-    async def rendered() -> Rendered:
-        return render(await make())
+    async def rendered() -> Kept:
+        until = time.monotonic() + LIST_SECONDS  # from before the database is asked
+        return Kept(render(await make()), until)
 
-    cache: BriefCache[Rendered] = resources.extra.setdefault("catalog_lists", BriefCache(LIST_SECONDS))
+    cache: BriefCache[Kept] = resources.extra.setdefault("catalog_lists", BriefCache(LIST_SECONDS))
     return await cache.get(key, rendered)
 
 

@@ -40,7 +40,12 @@ def get_resources(request: Request) -> Resources:
     return resources
 
 
-ResourcesDep = Annotated[Resources, Depends(get_resources)]
+async def _resources(request: Request) -> Resources:
+    return get_resources(request)
+
+
+# A dependency that is no coroutine would cost every request a trip to a thread and back.
+ResourcesDep = Annotated[Resources, Depends(_resources)]
 
 
 def _session_of(service: Service) -> Callable[..., AsyncIterator[AsyncSession]]:

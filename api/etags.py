@@ -23,16 +23,25 @@ def render(answer: ResponseModel) -> Rendered:
     return Rendered(body, f'W/"{hashlib.sha256(body).hexdigest()[:24]}"')
 
 
-def respond(request: Request, rendered: Rendered, cache_control: str = REVALIDATE) -> Response:
+def respond(request: Request, rendered: Rendered) -> Response:
     """200 with the body, or 304 if the request names its tag."""
-    headers = {"ETag": rendered.etag, "Cache-Control": cache_control}
     known = request.headers.get("If-None-Match")
-    if known is not None and _names(known, rendered.etag):
-        return Response(status_code=304, headers=headers)
-    return Response(rendered.body, media_type="application/json", headers=headers)
+    return unchanged(rendered) if known is not None and names(known, rendered.etag) else full(rendered)
 
 
-def _names(if_none_match: str, etag: str) -> bool:
+def full(rendered: Rendered) -> Response:
+    return Response(rendered.body, media_type="application/json", headers=_headers(rendered))
+
+
+def unchanged(rendered: Rendered) -> Response:
+    return Response(status_code=304, headers=_headers(rendered))
+
+
+def names(if_none_match: str, etag: str) -> bool:
     """Weak comparison (RFC 9110, 8.8.3.2): `W/` makes no difference. None of our tags holds a comma."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return "*" in tags or etag.removeprefix("W/") in tags
+
+
+def _headers(rendered: Rendered) -> dict[str, str]:
+    return {"ETag": rendered.etag, "Cache-Control": REVALIDATE}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
@@ -45,6 +46,8 @@ def create_app(settings: Settings, services: Collection[Service] = tuple(Service
         redirect_slashes=False,  # a redirect would go to whatever host and scheme the request names
         openapi_url="/openapi.json" if documented else None,
         lifespan=_lifespan(settings, mounted),
+        # spans, metrics and logs are RequestFrame's; FastAPI's own would come on top of them with every request
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # the last one added is the outermost
     app.add_middleware(SizeLimit, limit=settings.max_body_bytes)
@@ -99,6 +102,9 @@ async def serve(settings: Settings, services: Collection[Service], host: str, po
     servers = [_Server(app, app, host, port, settings.trusted_proxies)]
     if settings.metrics_port:
         servers.append(_Server(app, _metrics_app(app), host, settings.metrics_port))
+    # What has been loaded stays: each full collection would look through all of it again, for more than 100 ms.
+    gc.collect()
+    gc.freeze()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, _stop, servers)

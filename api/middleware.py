@@ -1,13 +1,15 @@
 """The frame of every request, as plain ASGI: ids, trace, limits, headers, metrics, access log, unexpected errors."""
 
 import asyncio
+import os
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from time import perf_counter
-from uuid import uuid4
 
 from loguru import logger
 from opentelemetry import trace
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.datastructures import Headers
@@ -17,7 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem, problem_of
 from api.metrics import IN_PROGRESS, STREAMS, observe_request
+from api.recent import RecentAnswer, RecentAnswers
 from core.settings import Settings
+from core.telemetry import trace_id_under, unrecorded_span
 
 MAX_HEADER_BYTES = 32 * 1024
 DRAIN_BYTES = 1024 * 1024
@@ -34,7 +38,10 @@ CONTENT_SECURITY = (
 
 
 class RequestFrame:
-    """Outermost of ours: whatever happens inside, the caller gets a problem document with the trace id."""
+    """Outermost of ours: whatever happens inside, the caller gets a problem document with the trace id.
+
+    Every request pays for what is done here, so headers are read once, as the raw pairs they come in.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -46,27 +53,62 @@ class RequestFrame:
         ]
         if settings.public_url.startswith("https://"):
             self._headers.append((b"strict-transport-security", b"max-age=31536000; includeSubDomains"))
+        self._recent = RecentAnswers(self._headers)
+        self._records_spans = bool(settings.otlp_endpoint)
+        # whether a span or a line of the access log tells of reads that went well
+        self._tells_of_reads = self._records_spans or settings.log_level.upper() in ("TRACE", "DEBUG")
         self._tracer = trace.get_tracer("mercato.api")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        incoming = Headers(scope=scope)
-        given = incoming.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
-        parent = _PROPAGATOR.extract(incoming)  # without a header: the caller's own span, for calls in process
-        with (
-            self._tracer.start_as_current_span(scope["method"], parent, SpanKind.SERVER) as span,
-            logger.contextualize(request_id=request_id),
-        ):
-            ids = [(b"x-request-id", request_id.encode()), (b"x-trace-id", _trace_id(span).encode())]
-            exchange = _Exchange(send, self._headers + ids)
-            with IN_PROGRESS.track_inprogress():
-                try:
+        head = _read_head(scope)
+        recent = self._recent.find(scope) if head.plain else None
+        if recent is not None and not self._tells_of_reads:
+            await self._give(recent, head, send)
+        elif self._records_spans:
+            with self._tracer.start_as_current_span(scope["method"], head.parent, SpanKind.SERVER) as span:
+                await self._answer(scope, receive, send, span, head, recent)
+        else:
+            span = unrecorded_span(head.parent)
+            token = attach(trace.set_span_in_context(span, head.parent))
+            try:
+                await self._answer(scope, receive, send, span, head, recent)
+            finally:
+                detach(token)
+
+    async def _give(self, recent: RecentAnswer, head: "_Head", send: Send) -> None:
+        """Nothing runs in between that would have to know which request it belongs to, or that could fail."""
+        started = perf_counter()
+        start, body = recent.messages(head.if_none_match, _ids(head.request_id, trace_id_under(head.parent)))
+        await send(start)
+        await send(body)
+        observe_request("GET", recent.route_path, start["status"], perf_counter() - started)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        span: trace.Span,
+        head: "_Head",
+        recent: RecentAnswer | None,
+    ) -> None:
+        ids = _ids(head.request_id, span.get_span_context().trace_id)
+        exchange = _Exchange(send, [*self._headers, *ids])
+        IN_PROGRESS.inc()
+        with logger.contextualize(request_id=head.request_id):
+            try:
+                if recent is None:
                     await self._run(scope, receive, exchange)
-                finally:
-                    _account(scope, exchange, span)
+                else:
+                    scope["route"] = recent.route
+                    for message in recent.messages(head.if_none_match, ids):
+                        await exchange.send(message)
+            finally:
+                IN_PROGRESS.dec()
+                _account(scope, exchange, span)
 
     async def _run(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
         try:
@@ -80,6 +122,43 @@ class RequestFrame:
             # else the answer is under way already: logged, and the server cuts the connection short
             elif not exchange.complete:
                 raise
+        else:
+            self._recent.learn(scope)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the frame needs of the request's headers. `parent`: None without `traceparent`, and then the trace is that
+    of the caller, for calls in process. `plain`: no body and not too large, so that SizeLimit would let it pass."""
+
+    request_id: str
+    parent: Context | None
+    if_none_match: bytes | None
+    plain: bool
+
+
+def _read_head(scope: Scope) -> _Head:
+    given, traced, if_none_match, body, size = "", False, None, False, 0
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+        if name == b"x-request-id":
+            given = value.decode("latin-1")
+        elif name == b"traceparent":
+            traced = True
+        elif name == b"if-none-match":
+            if_none_match = value
+        elif name in (b"content-length", b"transfer-encoding"):
+            body = True
+    return _Head(
+        given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex(),
+        _PROPAGATOR.extract(Headers(scope=scope)) if traced else None,
+        if_none_match,
+        not body and size <= MAX_HEADER_BYTES,
+    )
+
+
+def _ids(request_id: str, trace_id: int) -> list[tuple[bytes, bytes]]:
+    return [(b"x-request-id", request_id.encode()), (b"x-trace-id", b"%032x" % trace_id)]
 
 
 class _Exchange:
@@ -141,10 +220,6 @@ def _account(scope: Scope, exchange: _Exchange, span: trace.Span) -> None:
     logger.log(level, "{} {} {} in {:.1f} ms", method, route, status, seconds * 1000)
 
 
-def _trace_id(span: trace.Span) -> str:
-    return trace.format_trace_id(span.get_span_context().trace_id)
-
-
 class SizeLimit:
     """413 for a body over `limit` bytes, announced or not, before more than that is held in memory; 431 for headers."""
 
@@ -156,13 +231,16 @@ class SizeLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        size, announced = 0, b"0"
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            if name == b"content-length":
+                announced = value
+        if size > MAX_HEADER_BYTES:
             await self._refuse(431, "headers_too_large", "The headers are too large.", scope, receive, send)
             return
-        incoming = Headers(scope=scope)
-        announced = incoming.get("content-length", "0")
-        if not announced.isdecimal() or int(announced[:20]) > self._limit:
-            if "expect" not in incoming:  # who asks first has not sent it yet
+        if not announced.isdigit() or int(announced[:20]) > self._limit:
+            if "expect" not in Headers(scope=scope):  # who asks first has not sent it yet
                 await _drain(receive)
             await self._refuse(413, "body_too_large", self._detail(), scope, receive, send)
             return

@@ -1,7 +1,10 @@
 """Traces: each request and workflow has an id; spans leave the process only where `MERCATO_OTLP_ENDPOINT` says."""
 
+import random
+
 import httpx
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor, RequestInfo
@@ -54,6 +57,19 @@ def current_trace_id() -> str | None:
     """32 hexadecimal digits, or None outside a trace."""
     context = trace.get_current_span().get_span_context()
     return trace.format_trace_id(context.trace_id) if context.is_valid else None
+
+
+def trace_id_under(parent: Context | None = None) -> int:
+    """The trace that something belongs to which begins under `parent` (None: the current context): that of the span
+    there, else a new one."""
+    above = trace.get_current_span(parent).get_span_context()
+    return above.trace_id if above.is_valid else random.getrandbits(128) or 1
+
+
+def unrecorded_span(parent: Context | None = None) -> Span:
+    """A span that only has ids: what the tracer makes too when nothing is sampled, at a tenth of the cost."""
+    span_id = random.getrandbits(64) or 1
+    return trace.NonRecordingSpan(trace.SpanContext(trace_id_under(parent), span_id, is_remote=False))
 
 
 def _sampler(settings: Settings) -> Sampler:

@@ -1,4 +1,5 @@
-"""The catalogue: products, categories, search, and what staff change in it. Stock is in services/inventory.py."""
+"""The catalogue: products, categories, and what staff change in it. Lists and search are in services/browsing.py,
+stock in services/inventory.py."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,57 +10,26 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.catalog import (
-    Browse,
     Category,
     CategoryCount,
     Product,
-    ProductPage,
     StockedProduct,
-    Suggestion,
 )
 from models.errors import Conflict, InvalidRequest, NotFound
 from models.messages import PricedProduct
 from models.types import Money
 
-TYPING_ERROR_THRESHOLD = "0.42"  # share of a word's trigrams that must be met; pg_trgm's own 0.6 misses swapped letters
-
-_COLUMNS = """p.id, p.sku, p.name, p.description, p.category, p.price_amount, p.currency, p.image_url, p.active,
+COLUMNS = """p.id, p.sku, p.name, p.description, p.category, p.price_amount, p.currency, p.image_url, p.active,
               s.on_hand - s.reserved AS available"""
 
 _GET = text(f"""
-    SELECT {_COLUMNS} FROM catalog.products p JOIN catalog.stock s ON s.product_id = p.id WHERE p.id = :product_id
-""")
-
-_EVERYTHING, _WORDS, _ALIKE = (
-    "true",
-    "p.search @@ (websearch_to_tsquery('english', :search) || websearch_to_tsquery('simple', :search))",
-    ":search OPERATOR(catalog.<%) p.name",
-)
-_RELEVANCE = {
-    _EVERYTHING: "p.name",
-    _WORDS: "ts_rank(p.search, websearch_to_tsquery('english', :search)) DESC",
-    _ALIKE: "catalog.word_similarity(:search, p.name) DESC",
-}
-_ORDERS = {
-    "name": "p.name",
-    "-name": "p.name DESC",
-    "price": "p.price_amount",
-    "-price": "p.price_amount DESC",
-    "newest": "p.created_at DESC, p.id DESC",
-}
-
-_FORGIVE = text(f"SELECT set_config('pg_trgm.word_similarity_threshold', '{TYPING_ERROR_THRESHOLD}', true)")
-
-_SUGGEST = text("""
-    SELECT id, name, category, image_url FROM catalog.products
-    WHERE active AND (name ILIKE :prefix OR :search OPERATOR(catalog.<%) name)
-    ORDER BY name ILIKE :prefix DESC, catalog.word_similarity(:search, name) DESC, length(name), id LIMIT :limit
+    SELECT {COLUMNS} FROM catalog.products p JOIN catalog.stock s ON s.product_id = p.id WHERE p.id = :product_id
 """)
 
 _CATEGORIES = text("""
-    SELECT c.slug, c.name, count(p.id) AS products
-    FROM catalog.categories c LEFT JOIN catalog.products p ON p.category = c.slug AND p.active
-    GROUP BY c.slug ORDER BY c.position, c.slug
+    SELECT c.slug, c.name, coalesce(k.products, 0) AS products
+    FROM catalog.categories c LEFT JOIN catalog.product_counts k ON k.category = c.slug
+    ORDER BY c.position, c.slug
 """)
 
 _ADD_STOCK = text("INSERT INTO catalog.stock (product_id) VALUES (:product_id)")
@@ -68,23 +38,6 @@ _PRICED = text("""
     SELECT id, sku, name, price_amount, currency, active FROM catalog.products
     WHERE id = ANY (CAST(:ids AS bigint[]))
 """)
-
-
-async def browse(session: AsyncSession, query: Browse) -> ProductPage:
-    """One page of what is for sale. Whole words go first; only when none is met are typing errors forgiven.
-
-    Raises:
-        InvalidRequest: `unknown_category`.
-    """
-    if query.category is not None:
-        await _require_category(session, query.category)
-    if not query.search:
-        return await _page(session, query, _EVERYTHING)
-    found = await _page(session, query, _WORDS)
-    if found.total:
-        return found
-    await (await session.connection()).execute(_FORGIVE)
-    return await _page(session, query, _ALIKE)
 
 
 async def get(session: AsyncSession, product_id: int, *, also_inactive: bool = False) -> StockedProduct:
@@ -96,16 +49,7 @@ async def get(session: AsyncSession, product_id: int, *, also_inactive: bool = F
     row = (await (await session.connection()).execute(_GET, {"product_id": product_id})).mappings().first()
     if row is None or not (row["active"] or also_inactive):
         raise NotFound("There is no such product.")
-    return _product(row)
-
-
-async def suggest(session: AsyncSession, search: str, limit: int = 8) -> list[Suggestion]:
-    """Products whose names begin with, or look like, what has been typed so far."""
-    connection = await session.connection()
-    await connection.execute(_FORGIVE)
-    prefix = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    rows = await connection.execute(_SUGGEST, {"search": search, "prefix": prefix, "limit": limit})
-    return [Suggestion(**row) for row in rows.mappings()]
+    return stocked_product(row)
 
 
 async def categories(session: AsyncSession) -> list[CategoryCount]:
@@ -179,27 +123,8 @@ async def _require_category(session: AsyncSession, slug: str) -> None:
         raise InvalidRequest(f"There is no category {slug}.", code="unknown_category")
 
 
-async def _page(session: AsyncSession, query: Browse, matching: str) -> ProductPage:
-    """`matching` and the order are constants of this module; what shoppers send goes in as parameters only."""
-    where = f"p.active AND {matching}" + (" AND p.category = :category" if query.category else "")
-    order = _ORDERS.get(query.sort or "relevance", _RELEVANCE[matching])
-    wanted = {"search": query.search, "category": query.category}
-    parameters = {name: value for name, value in wanted.items() if f":{name}" in where + order}
-    connection = await session.connection()
-    total = (
-        await connection.execute(text(f"SELECT count(*) FROM catalog.products p WHERE {where}"), parameters)
-    ).scalar()
-    rows = await connection.execute(
-        text(f"""
-            SELECT {_COLUMNS} FROM catalog.products p JOIN catalog.stock s ON s.product_id = p.id
-            WHERE {where} ORDER BY {order}, p.id LIMIT :limit OFFSET :offset
-        """),
-        {**parameters, "limit": query.page_size, "offset": (query.page - 1) * query.page_size},
-    )
-    return ProductPage(items=[_product(row) for row in rows.mappings()], total=total or 0)
-
-
-def _product(row: RowMapping) -> StockedProduct:
+def stocked_product(row: RowMapping) -> StockedProduct:
+    """A row of COLUMNS."""
     return StockedProduct(
         id=row["id"],
         sku=row["sku"],

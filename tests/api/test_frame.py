@@ -7,12 +7,14 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from inspect import isasyncgenfunction, iscoroutinefunction
 from pathlib import Path
 from typing import Annotated
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import Field
 from sqlalchemy import text
 
@@ -292,6 +294,19 @@ async def test_every_documented_operation_names_its_problems(client: httpx.Async
             assert not path.startswith("/api/") or "503" in operation["responses"]
     example = document["components"]["responses"]["Problem422"]["content"]["application/problem+json"]["example"]
     assert example["errors"]
+
+
+def test_no_route_takes_a_thread(tmp_path: Path) -> None:
+    """A dependency that is no coroutine is run in another thread, which costs more than most of what it would do."""
+    routes = [context.original_route for context in iter_route_contexts(create_app(make_settings(tmp_path)).routes)]
+    waiting = [route.dependant for route in routes if isinstance(route, APIRoute)]
+    calls = set()
+    while waiting:
+        dependant = waiting.pop()
+        calls.add(dependant.call)
+        waiting += dependant.dependencies
+    assert len(calls) > 50
+    assert [call for call in calls if not (iscoroutinefunction(call) or isasyncgenfunction(call))] == []
 
 
 async def test_the_docs_page_loads_from_this_server_alone(client: httpx.AsyncClient) -> None:

@@ -11,7 +11,7 @@ from core.settings import derived_role_url
 from models.catalog import Browse, Product, Sort
 from models.errors import Conflict, InvalidRequest, NotFound
 from models.types import Money
-from services import catalog, inventory
+from services import browsing, catalog, inventory
 from services.pictures import product_picture
 from tests.warehouse import Warehouse
 
@@ -38,7 +38,7 @@ async def shelf(warehouse: Warehouse) -> str:
 
 
 async def _names(warehouse: Warehouse, query: Browse) -> list[str]:
-    return [product.name for product in (await warehouse.run(catalog.browse, query)).items]
+    return [product.name for product in (await warehouse.run(browsing.browse, query)).items]
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ async def test_a_word_in_the_name_counts_for_more_than_one_in_the_description(wa
 )
 async def test_odd_searches_find_nothing_and_break_nothing(warehouse: Warehouse, shelf: str, typed: str) -> None:
     assert await _names(warehouse, Browse(search=typed, category=shelf)) == []
-    await warehouse.run(catalog.suggest, typed)
+    await warehouse.run(browsing.suggest, typed)
 
 
 async def test_a_sku_is_found_as_it_is(warehouse: Warehouse) -> None:
     sku = f"QX-{uuid4().hex[:8]}"
     product = await warehouse.product(0)
     await warehouse.run(catalog.update, product, {"sku": sku})
-    page = await warehouse.run(catalog.browse, Browse(search=sku))
+    page = await warehouse.run(browsing.browse, Browse(search=sku))
     assert [found.id for found in page.items] == [product]
 
 
@@ -97,7 +97,9 @@ async def test_pages_tile_the_list_without_overlap(warehouse: Warehouse) -> None
     slug = f"s-{uuid4().hex[:12]}"
     await warehouse.rows("INSERT INTO catalog.categories VALUES (:s, 'Pages', 100)", s=slug)
     ids = {await warehouse.product(1, name="Same name", category=slug) for _ in range(7)}
-    pages = [await warehouse.run(catalog.browse, Browse(category=slug, page=page, page_size=3)) for page in range(1, 5)]
+    pages = [
+        await warehouse.run(browsing.browse, Browse(category=slug, page=page, page_size=3)) for page in range(1, 5)
+    ]
     assert [len(page.items) for page in pages] == [3, 3, 1, 0]
     assert {page.total for page in pages} == {7}
     assert {product.id for page in pages for product in page.items} == ids
@@ -105,7 +107,7 @@ async def test_pages_tile_the_list_without_overlap(warehouse: Warehouse) -> None
 
 async def test_an_unknown_category_is_refused(warehouse: Warehouse) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        await warehouse.run(catalog.browse, Browse(category="no-such"))
+        await warehouse.run(browsing.browse, Browse(category="no-such"))
     assert refused.value.code == "unknown_category"
 
 
@@ -116,7 +118,7 @@ async def test_what_is_not_for_sale_is_in_no_list_and_counted_nowhere(warehouse:
     await warehouse.run(catalog.update, product, {"active": False})
     assert await _names(warehouse, Browse(category=slug)) == []
     assert await _names(warehouse, Browse(category=slug, search="cabinet")) == []
-    assert product not in [found.id for found in await warehouse.run(catalog.suggest, "vanishing cab")]
+    assert product not in [found.id for found in await warehouse.run(browsing.suggest, "vanishing cab")]
     assert {found.slug: found.products for found in await warehouse.run(catalog.categories)}[slug] == 0
     with pytest.raises(NotFound):
         await warehouse.run(catalog.get, product)
@@ -126,7 +128,7 @@ async def test_what_is_not_for_sale_is_in_no_list_and_counted_nowhere(warehouse:
 async def test_suggestions_begin_with_what_is_typed(warehouse: Warehouse) -> None:
     await warehouse.product(1, name="Zanzibar Drum")
     await warehouse.product(1, name="Drum from Zanzibar")
-    found = await warehouse.run(catalog.suggest, "zanz")
+    found = await warehouse.run(browsing.suggest, "zanz")
     assert [suggestion.name for suggestion in found] == ["Zanzibar Drum", "Drum from Zanzibar"]
 
 
