@@ -294,6 +294,12 @@ async def test_every_documented_operation_names_its_problems(client: httpx.Async
     assert example["errors"]
 
 
+@pytest.mark.parametrize("service", Service)
+def test_a_service_alone_describes_the_whole_api(tmp_path: Path, service: Service) -> None:
+    settings = make_settings(tmp_path)
+    assert create_app(settings, (service,)).openapi() == create_app(settings).openapi()
+
+
 async def test_the_docs_page_loads_from_this_server_alone(client: httpx.AsyncClient) -> None:
     page = (await client.get("/docs")).text
     assert "//" not in page.replace("<!doctype html>", "")
