@@ -26,6 +26,7 @@ COMMANDS = {
     "migrate": ("cli.migrate", "Bring the database to the newest revision."),
     "seed": ("cli.migrate", "Fill the catalogue and add the demo users."),
     "staff": ("cli.staff", "Make somebody a member of staff."),
+    "env": ("cli.env", "Write .env with new secrets, for docker-compose.yml."),
 }
 
 
