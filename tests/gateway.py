@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from cli import probes
@@ -17,6 +18,8 @@ from tests.stack import HOST, Running, Stack, free_port, inherited_environment
 
 FILES = Path(__file__).parents[1] / "deploy/docker/traefik"
 TRAEFIK = Path(sys.executable).with_name("traefik")
+ANOTHER_ADDRESS = "127.0.0.2"  # to call from; a gateway counts each address on its own
+needs_another_address = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127/8 from the start")
 
 
 @dataclass

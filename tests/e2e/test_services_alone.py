@@ -14,7 +14,7 @@ from models.types import Service
 from tests.e2e.flow import buy_two_lamps
 from tests.e2e.shop import Shop, browser
 from tests.e2e.shopper import DECLINED, Shopper, problem
-from tests.gateway import running_gateway
+from tests.gateway import ANOTHER_ADDRESS, needs_another_address, running_gateway
 from tests.stack import Platform, RunningApi, free_port
 
 # A table of each service, for the others to be refused at.
@@ -101,11 +101,12 @@ async def test_a_service_serves_nothing_of_another(six: dict[Service, RunningApi
             assert [name for name in ready if name.startswith("postgres:")] == [f"postgres:{service.value}"]
 
 
+@needs_another_address
 async def test_callers_behind_the_gateway_are_told_apart_by_address(gateway: AsyncClient) -> None:
     async def verify(http: AsyncClient) -> httpx.Response:
         return await http.post("/api/auth/verify", json={"token": "mine"}, headers={"X-Forwarded-For": "127.0.0.3"})
 
-    elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
+    elsewhere = httpx.AsyncHTTPTransport(local_address=ANOTHER_ADDRESS)
     async with httpx.AsyncClient(base_url=gateway.base_url, transport=elsewhere) as stranger:
         for _ in range(20):
             problem(await verify(stranger), 400, "invalid_token")
