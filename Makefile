@@ -5,7 +5,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)/.bench
 
+<<<<<<< HEAD
 .PHONY: help install up down status demo test bench-browse lint types imports check clean
+=======
+.PHONY: help install up down status demo env test lint types imports check clean
+>>>>>>> image
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +37,9 @@ status: $(STAMP) ## what runs, and where
 
 demo: $(STAMP) ## walk a shopper through the whole flow, live
 	@$(BIN)/mercato demo
+
+env: $(STAMP) ## write .env with new secrets, for docker-compose.yml
+	@$(BIN)/mercato env
 
 test: $(STAMP) ## every test, on servers of its own
 	@$(BIN)/python -m pytest $(ARGS)

@@ -61,7 +61,8 @@ def create_app(settings: Settings, services: Collection[Service] = tuple(Service
     for service in mounted:
         for router in ROUTERS[service]:
             app.include_router(router)
-    install_openapi(app)
+    others = [router for service in Service if service not in mounted for router in ROUTERS[service]]
+    install_openapi(app, elsewhere=[route for router in others for route in router.routes])
     return app
 
 

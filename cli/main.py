@@ -25,6 +25,8 @@ COMMANDS = {
     "processor": ("cli.processor", "Run the mock payment processor alone."),
     "migrate": ("cli.migrate", "Bring the database to the newest revision."),
     "seed": ("cli.migrate", "Fill the catalogue and add the demo users."),
+    "staff": ("cli.staff", "Make somebody a member of staff."),
+    "env": ("cli.env", "Write .env with new secrets, for docker-compose.yml."),
 }
 
 

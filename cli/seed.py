@@ -1,4 +1,4 @@
-"""`mercato seed`: the demo catalogue, and in development the demo users. Safe to run again at any time."""
+"""`mercato seed`: the demo catalogue, and outside production the demo users. Safe to run again at any time."""
 
 from collections.abc import Awaitable, Callable
 

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     catalog_url: str = ""
     carts_url: str = ""
     public_url: str = "http://127.0.0.1:8080"
-    trusted_proxies: str = ""  # addresses whose X-Forwarded-For is believed, comma-separated; empty: nobody's
+    trusted_proxies: str = ""  # addresses and networks whose X-Forwarded-For is believed; empty: nobody's
 
     # ports of what `mercato up` starts
     host: str = "127.0.0.1"

@@ -63,7 +63,8 @@ def booking(kind: LedgerKind, payment: str) -> str:
     # chr(58) is the colon, which would begin the name of a parameter
     return f"""booked AS (
         INSERT INTO payments.ledger_transactions (order_id, kind, key)
-        SELECT order_id, '{kind}', order_id || chr(58) || '{kind}' FROM {payment} ON CONFLICT (key) DO NOTHING RETURNING id
+        SELECT order_id, '{kind}', order_id || chr(58) || '{kind}' FROM {payment}
+        ON CONFLICT (key) DO NOTHING RETURNING id
     ), entries AS (
         INSERT INTO payments.ledger_entries (txn_id, account, amount_minor, currency)
         SELECT booked.id, leg.account, leg.sign * p.amount, p.currency

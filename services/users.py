@@ -149,9 +149,25 @@ async def change_email(
 
 
 async def ensure_user(session: AsyncSession, email: str, password: str, full_name: str, role: Role) -> UUID:
-    """For seeding: a verified account with this role; one that exists keeps its password. Returns its id."""
+    """A verified account with this role; one that exists keeps its password and name. Returns its id."""
     hashed = await passwords.hash_password(password)
     await _insert(session, email, hashed, full_name)
+    user_id = await _set_role(session, email, role)
+    assert user_id is not None
+    return user_id
+
+
+async def change_role(session: AsyncSession, email: str, role: Role) -> UUID | None:
+    """Another role for an account that exists, and a verified address: who gives the role vouches for it. Ends all
+    sessions, whose tokens carry the former role. None: there is no such account."""
+    user_id = await _set_role(session, email, role)
+    if user_id is not None:
+        await sessions.end_all(session, user_id)
+        await _audit(session, "role_changed", user_id)
+    return user_id
+
+
+async def _set_role(session: AsyncSession, email: str, role: Role) -> UUID | None:
     found = await _execute(
         session,
         """
@@ -160,8 +176,8 @@ async def ensure_user(session: AsyncSession, email: str, password: str, full_nam
         email=email,
         role=role.value,
     )
-    user_id: UUID = found.one().id
-    return user_id
+    row = found.one_or_none()
+    return row.id if row else None
 
 
 async def _verify_new_email(session: AsyncSession, manager: UserManager, token: str) -> Sequence[UUID]:

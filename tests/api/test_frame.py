@@ -309,6 +309,12 @@ def test_no_route_takes_a_thread(tmp_path: Path) -> None:
     assert [call for call in calls if not (iscoroutinefunction(call) or isasyncgenfunction(call))] == []
 
 
+@pytest.mark.parametrize("service", Service)
+def test_a_service_alone_describes_the_whole_api(tmp_path: Path, service: Service) -> None:
+    settings = make_settings(tmp_path)
+    assert create_app(settings, (service,)).openapi() == create_app(settings).openapi()
+
+
 async def test_the_docs_page_loads_from_this_server_alone(client: httpx.AsyncClient) -> None:
     page = (await client.get("/docs")).text
     assert "//" not in page.replace("<!doctype html>", "")

@@ -1,4 +1,5 @@
-"""Six services as six processes, each with the address of its own database role and no other: the same shop."""
+"""Six services as six processes behind the gateway, each with the address of its own database role and no other: the
+same shop."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,9 +12,9 @@ from httpx import AsyncClient
 from core.settings import SERVICE_PORTS
 from models.types import Service
 from tests.e2e.flow import buy_two_lamps
-from tests.e2e.proxy import running_proxy
 from tests.e2e.shop import Shop, browser
 from tests.e2e.shopper import DECLINED, Shopper, problem
+from tests.gateway import ANOTHER_ADDRESS, needs_another_address, running_gateway
 from tests.stack import Platform, RunningApi, free_port
 
 # A table of each service, for the others to be refused at.
@@ -27,6 +28,10 @@ TABLES = {
 }
 
 
+# As in docker-compose.yml: the gateway's network is believed, and who calls too often is told so.
+BEHIND_A_GATEWAY = {"MERCATO_TRUSTED_PROXIES": "127.0.0.0/8", "MERCATO_RATE_LIMITS": "on"}
+
+
 async def start_six(platform: Platform) -> dict[Service, RunningApi]:
     """All at once; they find each other by address."""
     ports = {service: free_port() for service in Service}
@@ -34,7 +39,7 @@ async def start_six(platform: Platform) -> dict[Service, RunningApi]:
 
     def start(service: Service) -> RunningApi:
         others = {f"MERCATO_{other.name}_DATABASE_URL": "" for other in Service if other is not service}
-        env = {**others, "MERCATO_DATABASE_URL": "", **addresses}
+        env = {**others, "MERCATO_DATABASE_URL": "", **addresses, **BEHIND_A_GATEWAY}
         return platform.start_api([service], ports[service], env)
 
     running = await asyncio.gather(*(asyncio.to_thread(start, service) for service in Service))
@@ -49,13 +54,14 @@ async def six(platform: Platform) -> AsyncIterator[dict[Service, RunningApi]]:
 
 
 @pytest.fixture(scope="module")
-async def gateway(six: dict[Service, RunningApi]) -> AsyncIterator[AsyncClient]:
+async def gateway(platform: Platform, six: dict[Service, RunningApi]) -> AsyncIterator[AsyncClient]:
     """One address in front of the six."""
-    async with running_proxy({service: api.base_url for service, api in six.items()}) as url, browser(url) as door:
+    addresses = {service: api.base_url for service, api in six.items()}
+    async with running_gateway(platform.stack, addresses) as running, browser(running.url) as door:
         yield door
 
 
-@pytest.fixture(params=["one process", "six behind a proxy"])
+@pytest.fixture(params=["one process", "six behind the gateway"])
 def door(request: pytest.FixtureRequest, shop: Shop) -> AsyncClient:
     if request.param == "one process":
         return shop.http
@@ -93,6 +99,30 @@ async def test_a_service_serves_nothing_of_another(six: dict[Service, RunningApi
                 assert (status == 404) == (owner is not service), (service, path, status)
             ready = (await http.get(f"{api.base_url}/health/ready")).json()["dependencies"]
             assert [name for name in ready if name.startswith("postgres:")] == [f"postgres:{service.value}"]
+
+
+@needs_another_address
+async def test_callers_behind_the_gateway_are_told_apart_by_address(gateway: AsyncClient) -> None:
+    async def verify(http: AsyncClient) -> httpx.Response:
+        return await http.post("/api/auth/verify", json={"token": "mine"}, headers={"X-Forwarded-For": "127.0.0.3"})
+
+    elsewhere = httpx.AsyncHTTPTransport(local_address=ANOTHER_ADDRESS)
+    async with httpx.AsyncClient(base_url=gateway.base_url, transport=elsewhere) as stranger:
+        for _ in range(20):
+            problem(await verify(stranger), 400, "invalid_token")
+        refused = await verify(stranger)
+    problem(refused, 429, "too_many_requests")
+    assert int(refused.headers["retry-after"]) >= 1
+    problem(await verify(gateway), 400, "invalid_token")
+
+
+async def test_the_gateway_doubles_no_header(gateway: AsyncClient, six: dict[Service, RunningApi]) -> None:
+    through = await gateway.get("/api/products", headers={"X-Mercato-Service": "me"})
+    async with httpx.AsyncClient() as http:
+        direct = await http.get(f"{six[Service.CATALOG].base_url}/api/products")
+    assert through.content == direct.content
+    names = sorted(name for name, _ in through.headers.multi_items())
+    assert names == sorted(name for name, _ in direct.headers.multi_items())
 
 
 async def test_without_the_catalogue_the_cart_says_so_and_the_rest_goes_on(shop: Shop, platform: Platform) -> None:

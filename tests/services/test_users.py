@@ -273,3 +273,15 @@ async def test_announcing_to_no_valkey_is_no_error() -> None:
     nobody = Redis.from_url("redis://127.0.0.1:1/0")
     assert not await revocations.announce(nobody, [uuid4()], 300)
     await nobody.aclose()
+
+
+async def test_another_role_ends_the_sessions_that_carry_the_former_one(database: Sessions, settings: Settings) -> None:
+    email = f"{uuid4().hex}@mercato.test"
+    async with database.begin() as session:
+        user_id = await users.ensure_user(session, email, PASSWORD, "Sup Port", Role.SUPPORT)
+    signed_in = await users.login(database, settings, email, PASSWORD)
+    async with database.begin() as session:
+        assert await users.change_role(session, email.upper(), Role.SHOPPER) == user_id
+        assert not await sessions.is_active(session, signed_in.session_id)
+        assert (await users.profile(session, user_id)).role is Role.SHOPPER
+        assert await users.change_role(session, f"{uuid4().hex}@mercato.test", Role.ADMIN) is None
