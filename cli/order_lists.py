@@ -90,11 +90,12 @@ async def _search(url: str, staff: tuple[str, str], filters: Filters, limit: int
 
 
 def print_list(out: Console, found: list[dict[str, Any]]) -> None:
-    """A line an order; under them, why those marked `!` stand still."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    """A line an order, within 100 columns; under them, why those marked `!` stand still."""
+    currency = " ".join({order["total"]["currency"] for order in found if order["total"]})
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in ("number", "id", "status", "payment"):
         table.add_column(column, no_wrap=True)
-    table.add_column("total", justify="right", no_wrap=True)
+    table.add_column(f"total, {currency}" if currency else "total", justify="right", no_wrap=True)
     table.add_column("placed, UTC", no_wrap=True)
     now = datetime.now(UTC)
     for order in found:
@@ -104,7 +105,7 @@ def print_list(out: Console, found: list[dict[str, Any]]) -> None:
             order["id"],
             f"{status_text(order['status'])}{mark}",
             order["paymentStatus"],
-            money(order["total"]),
+            money(order["total"]).removesuffix(f" {currency}"),
             _placed_text(order["createdAt"], now),
         )
     if found:

@@ -1,6 +1,6 @@
 """Lists of orders, newest first: a customer's own, and what staff search for. Ids are version 7, so they sort by time.
 
-What a page costs at a million orders, and which index pays for it, is in docs/operations.md, "What a search costs".
+Which index each search reads is in docs/operations.md, "What a search of orders reads".
 """
 
 from collections.abc import Collection, Iterator
