@@ -61,6 +61,11 @@ class UsersClient:
         answer: dict[str, Any] = await get_json(self._http, "/internal/users/keys", "users")
         return answer
 
+    async def user_id_of(self, email: str) -> UUID | None:
+        """Whose address this is, None if nobody's; raises Unavailable. It travels in the body: paths get logged."""
+        answer = await post_json(self._http, "/internal/users/find", {"email": email}, "users")
+        return UUID(answer["userId"]) if answer["userId"] else None
+
 
 class CatalogClient:
     """What other services may ask the catalogue."""

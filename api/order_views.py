@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
+from fastapi import Depends
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.auth import CurrentUser
+from api.deps import ResourcesDep
 from api.shapes import ResponseModel
 from models.errors import NotFound
 from models.messages import OrderLine
@@ -142,3 +145,12 @@ async def owned_order(session: AsyncSession, order_id: str, user_id: UUID, *, st
     if order.customer_id != user_id and not staff:
         raise NotFound("no such order")
     return order
+
+
+async def may_see(order_id: str, user: CurrentUser, resources: ResourcesDep) -> Order:
+    """The order in the path, if the caller may see it; read in a transaction of its own."""
+    async with resources.sessions[orders.SERVICE]() as session:
+        return await owned_order(session, order_id, user.user_id, staff=user.role.is_staff)
+
+
+SeenOrder = Annotated[Order, Depends(may_see)]

@@ -1,4 +1,4 @@
-"""The orders service over HTTP: place, pay, cancel, read."""
+"""What a shopper does with an order over HTTP: place, pay, cancel. See api/order_lists.py for reading."""
 
 import re
 from collections.abc import Sequence
@@ -6,22 +6,14 @@ from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Request, Response
 from pydantic import Field
 
 from api import checkouts
-from api.auth import CurrentUser, require_staff
-from api.deps import OrdersSession, Resources, ResourcesDep
+from api.auth import CurrentUser
+from api.deps import Resources, ResourcesDep
 from api.limits import limit
-from api.order_views import (
-    OrderPage,
-    OrderView,
-    StaffOrderPage,
-    load_order_view,
-    order_view,
-    order_views,
-    owned_order,
-)
+from api.order_views import OrderView, SeenOrder, order_view
 from api.routing import Router
 from api.shapes import GivenMoney, RequestModel
 from core.settings import Settings
@@ -93,15 +85,8 @@ async def seconds_to_wait(
     return min(float(found[1]), MAX_WAIT_SECONDS) if found else resources.settings.place_wait_seconds
 
 
-async def may_see(order_id: str, user: CurrentUser, resources: ResourcesDep) -> Order:
-    """The order in the path, if the caller may see it; read in a transaction of its own."""
-    async with resources.sessions[_ORDERS]() as session:
-        return await owned_order(session, order_id, user.user_id, staff=user.role.is_staff)
-
-
 Key = Annotated[str, Depends(idempotency_key)]
 Wait = Annotated[float, Depends(seconds_to_wait)]
-SeenOrder = Annotated[Order, Depends(may_see)]
 LIMITED = [Depends(limit("checkout", 120, 60, by="user"))]
 
 
@@ -195,51 +180,6 @@ async def cancel(
         raise _with_order(error, order.id) from error
     finally:
         await _release(resources, bound)
-
-
-@router.get("/api/orders/history", response_model=OrderPage)
-async def history(
-    user: CurrentUser,
-    session: OrdersSession,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> OrderPage:
-    """My orders, newest first. Works with Temporal and all workers down."""
-    found = await orders.history(session, user.user_id, _cursor(cursor), limit + 1)
-    return OrderPage(
-        items=await order_views(session, found[:limit], staff=False), next_cursor=_next_cursor(found, limit)
-    )
-
-
-@router.get("/api/orders", response_model=StaffOrderPage, dependencies=[Depends(require_staff)])
-async def search(
-    session: OrdersSession,
-    status: OrderStatus | None = None,
-    needs_attention: Annotated[bool | None, Query(alias="needsAttention")] = None,
-    customer: UUID | None = None,
-    number: Annotated[str | None, Query(max_length=20)] = None,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 50,
-) -> StaffOrderPage:
-    """Staff: find orders by status, attention, customer or number, newest first."""
-    found = await orders.search(
-        session,
-        status=status,
-        needs_attention=needs_attention,
-        customer_id=customer,
-        number=number,
-        before=_cursor(cursor),
-        limit=limit + 1,
-    )
-    return StaffOrderPage(
-        items=await order_views(session, found[:limit], staff=True), next_cursor=_next_cursor(found, limit)
-    )
-
-
-@router.get("/api/orders/{order_id}", response_model=None)
-async def read(user: CurrentUser, order: SeenOrder, session: OrdersSession) -> Any:
-    """One order; staff see step and cause of what stands still."""
-    return await load_order_view(session, order.id, staff=user.role.is_staff)
 
 
 _ORDERS = orders.SERVICE
@@ -377,16 +317,3 @@ def _checkouts(resources: Resources) -> checkouts.Checkouts:
 
 def _key_ttl(resources: Resources) -> timedelta:
     return timedelta(days=resources.settings.idempotency_ttl_days)
-
-
-def _cursor(cursor: str | None) -> UUID | None:
-    if not cursor:
-        return None
-    try:
-        return UUID(cursor)
-    except ValueError:
-        raise InvalidRequest("this cursor was not given out here", code="validation_error") from None
-
-
-def _next_cursor(found: list[Order], limit: int) -> str | None:
-    return str(found[limit - 1].id) if len(found) > limit else None

@@ -1,8 +1,9 @@
 """JSON shapes: camelCase, requests strict and closed, responses open to new fields."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from models.types import Money
@@ -15,6 +16,18 @@ def _in_full(money: Money) -> Money:
 
 
 GivenMoney = Annotated[Money, AfterValidator(_in_full)]  # in a request: an amount of nothing in particular is no money
+
+
+def moment(text: str) -> datetime:
+    """A time or date in ISO 8601; without a zone it is UTC. Raises ValueError."""
+    try:
+        at = datetime.fromisoformat(text)
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("not a time in ISO 8601, like 2026-07-01T12:00Z") from None
+
+
+Moment = Annotated[datetime, BeforeValidator(moment)]  # pydantic alone would take 20260701 for seconds since 1970
 
 
 class RequestModel(BaseModel):

@@ -85,6 +85,10 @@ class ProfileChange(RequestModel):
     current_password: GivenPassword | None = None
 
 
+class FindRequest(RequestModel):
+    email: Annotated[str, Field(max_length=320)]
+
+
 class AcceptedResponse(ResponseModel):
     status: str = "accepted"
 
@@ -229,6 +233,15 @@ async def keys(resources: ResourcesDep) -> dict[str, Any]:
 @router.get("/internal/users/sessions/{session_id}", include_in_schema=False)
 async def session_state(_caller: ServiceCaller, session_id: UUID, session: UsersSession) -> dict[str, bool]:
     return {"active": await sessions.is_active(session, session_id)}
+
+
+@router.post("/internal/users/find", include_in_schema=False)
+async def find(_caller: ServiceCaller, body: FindRequest, session: UsersSession) -> dict[str, UUID | None]:
+    """Whose e-mail address this is; what is no address is nobody's."""
+    try:
+        return {"userId": await users.id_of(session, _address(body.email))}
+    except ValueError:
+        return {"userId": None}
 
 
 async def background(resources: Resources) -> None:

@@ -107,12 +107,13 @@ async def _parsed(response: httpx.Response) -> AsyncIterator[StreamEvent]:
 
 
 def describe(response: httpx.Response) -> str:
-    """Status, code and sentence of a problem document, or the status alone."""
+    """Status, code, sentence and fields of a problem document, or the status alone."""
     try:
         problem = response.json()
     except ValueError:
         return str(response.status_code)
     words = f"{response.status_code} {problem.get('code', '')}: {problem.get('detail') or problem.get('title', '')}"
+    words += "".join(f" {error['field']}: {error['message']}." for error in problem.get("errors", ()))
     if wait := response.headers.get("Retry-After"):
         words += f" (try again in {wait} s)"
     return words

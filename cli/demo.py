@@ -15,7 +15,8 @@ from rich.table import Table
 from cli.api_client import ApiClient, ApiFailure, StreamEvent, describe
 from cli.console import console, fail, money
 from cli.listener import Listener
-from cli.orders import DEMO_PASSWORD, DEMO_STAFF, Email, Password, print_payment, workflow_link
+from cli.order_lists import DEMO_PASSWORD, DEMO_STAFF, Email, Password
+from cli.orders import print_payment, workflow_link
 from cli.running import present_settings
 from core.settings import Settings
 

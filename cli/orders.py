@@ -1,4 +1,4 @@
-"""`mercato orders list` and `show`: what support staff ask for first."""
+"""`mercato orders`: what support staff ask for first. The list is in cli/order_lists.py, one order here."""
 
 import asyncio
 from datetime import datetime
@@ -15,21 +15,23 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from cli.api_client import ApiClient, ApiFailure, StreamEvent
 from cli.console import console, fail, money
+from cli.order_lists import (
+    DEMO_PASSWORD,
+    DEMO_STAFF,
+    Email,
+    Password,
+    Url,
+    attention_text,
+    list_orders,
+    status_text,
+)
 from cli.running import present_settings
 from core.settings import Settings
 from core.temporal import TemporalConnector
 from models.errors import Unavailable
-from models.types import OrderStatus
+from models.types import normalize_order_number
 
 SILENCE = 1.0  # seconds without an event: the log of an open order is told, its stream goes on
-STATUS_COLOURS = {"confirmed": "green", "action_required": "yellow", "pending": "yellow"}
-PAGE = 100
-
-Url = Annotated[str | None, typer.Option(help="Where the API is; the running platform's if not given.")]
-Email = Annotated[str, typer.Option(envvar="MERCATO_STAFF_EMAIL", help="Who asks; must be staff.")]
-Password = Annotated[str, typer.Option(envvar="MERCATO_STAFF_PASSWORD", help="Their password.", show_default=False)]
-DEMO_STAFF = "support@mercato.test"
-DEMO_PASSWORD = "mercato-demo-pass"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -39,26 +41,7 @@ def orders() -> None:
     """List orders, or show one with its events."""
 
 
-@app.command("list")
-def list_orders(
-    status: Annotated[OrderStatus | None, typer.Option(help="Only orders in this state.")] = None,
-    needs_attention: Annotated[bool, typer.Option("--needs-attention", help="Only orders that stand still.")] = False,
-    customer: Annotated[UUID | None, typer.Option(help="Only this customer's.")] = None,
-    number: Annotated[str | None, typer.Option(help="The number people read out, like T9Q0N-V2WDC.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
-    url: Url = None,
-    staff_email: Email = DEMO_STAFF,
-    staff_password: Password = DEMO_PASSWORD,
-) -> None:
-    """List orders, newest first."""
-    query = {"status": status, "needsAttention": needs_attention or None, "customer": customer, "number": number}
-    filters = {name: str(value).lower() if value is True else str(value) for name, value in query.items() if value}
-    settings = present_settings()
-    try:
-        found = asyncio.run(_search(url or settings.public_url, (staff_email, staff_password), filters, limit))
-    except ApiFailure as error:
-        raise fail(str(error)) from error
-    _print_list(console(), found)
+app.command("list")(list_orders)
 
 
 @app.command()
@@ -74,21 +57,6 @@ def show(
         asyncio.run(_show(settings, url or settings.public_url, (staff_email, staff_password), order))
     except ApiFailure as error:
         raise fail(str(error)) from error
-
-
-async def _search(url: str, staff: tuple[str, str], filters: dict[str, str], limit: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    cursor: str | None = None
-    async with ApiClient(url) as api:
-        await api.login(*staff)
-        while len(found) < limit:
-            query = {**filters, "limit": str(min(limit - len(found), PAGE))} | ({"cursor": cursor} if cursor else {})
-            page = await api.get_json("GET", "/api/orders", params=query)
-            found += page["items"]
-            cursor = page["nextCursor"]
-            if not cursor:
-                break
-    return found
 
 
 async def _show(settings: Settings, url: str, staff: tuple[str, str], wanted: str) -> None:
@@ -109,17 +77,25 @@ async def _find(api: ApiClient, wanted: str) -> dict[str, Any]:
     try:
         order_id = UUID(wanted)
     except ValueError:
-        page = await api.get_json("GET", "/api/orders", params={"number": wanted})
-        if not page["items"]:
-            raise ApiFailure(f"There is no order {wanted}.") from None
-        found: dict[str, Any] = page["items"][0]
-        return found
+        return await _find_by_number(api, wanted)
     response = await api.call("GET", f"/api/orders/{order_id}")
     if response.status_code == 404:
         raise ApiFailure(f"There is no order {wanted}.")
     response.raise_for_status()
     order: dict[str, Any] = response.json()
     return order
+
+
+async def _find_by_number(api: ApiClient, wanted: str) -> dict[str, Any]:
+    number = normalize_order_number(wanted)
+    if number is None:
+        raise ApiFailure(f"{wanted} is no order's id, and no order's number begins so.")
+    found: list[dict[str, Any]] = (await api.get_json("GET", "/api/orders", params={"number": number}))["items"]
+    if not found:
+        raise ApiFailure(f"There is no order {number}.")
+    if len(found) > 1:
+        raise ApiFailure(f"Several orders begin so: {', '.join(order['number'] for order in found)}.")
+    return found[0]
 
 
 async def events_of(api: ApiClient, order_id: str) -> list[StreamEvent]:
@@ -131,32 +107,8 @@ async def events_of(api: ApiClient, order_id: str) -> list[StreamEvent]:
 # --- printing ------------------------------------------------------------------------------------------------------
 
 
-def _print_list(out: Console, found: list[dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("number", "id", "status", "payment"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("total", justify="right", no_wrap=True)
-    table.add_column("placed (UTC)", no_wrap=True)
-    for order in found:
-        mark = " [red]![/]" if order["needsAttention"] else ""
-        table.add_row(
-            order["number"],
-            order["id"],
-            f"{_status(order['status'])}{mark}",
-            order["paymentStatus"],
-            money(order["total"]),
-            _time(order["createdAt"])[5:16],
-        )
-    out.print(table)
-    for order in found:
-        if order["attention"]:
-            out.print(f"[red]![/] {order['number']} {escape(_attention(order))}")
-    if not found:
-        out.print("No order fits.")
-
-
 def _print_order(out: Console, order: dict[str, Any]) -> None:
-    out.print(f"[bold]Order {order['number']}[/]  {_status(order['status'])}, payment {order['paymentStatus']}")
+    out.print(f"[bold]Order {order['number']}[/]  {status_text(order['status'])}, payment {order['paymentStatus']}")
     facts = {
         "id": order["id"],
         "customer": order["customerId"],
@@ -165,7 +117,7 @@ def _print_order(out: Console, order: dict[str, Any]) -> None:
         "reason": order["reason"],
         "trace": order["traceId"],
         "waits for": _action(order["actionRequired"]),
-        "attention": _attention(order) if order["attention"] else None,
+        "attention": attention_text(order) if order["attention"] else None,
     }
     for name, value in facts.items():
         if value:
@@ -240,14 +192,6 @@ def workflow_link(settings: Settings, workflow_id: str) -> str:
     """The workflow's page in the Temporal UI."""
     ui = settings.temporal_ui_url.rstrip("/")
     return f"{ui}/namespaces/{settings.temporal_namespace}/workflows/{workflow_id}"
-
-
-def _status(status: str) -> str:
-    return f"[{STATUS_COLOURS.get(status, 'red')}]{status}[/]"
-
-
-def _attention(order: dict[str, Any]) -> str:
-    return f"{order['attention']['step']} stands still: {order['attention']['cause']}"
 
 
 def _action(action: dict[str, Any] | None) -> str | None:

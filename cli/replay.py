@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,12 +22,12 @@ from cli.console import console, fail
 from cli.histories import Case, UnreadableHistory
 from cli.replaying import Replayed, ReplayRun
 from cli.running import present_settings
+from cli.times import duration
 from core import temporal
 from models.errors import Unavailable
 from workers.main import WORKFLOWS
 
 MOST_LISTED = 20  # of those that replay
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 WORDS = {
     "replays": "[green]replays[/]",
     "differs": "[red]differs[/]",
@@ -65,7 +64,9 @@ def replay(
 
     Exits with 1 when a history differs, fails, cannot be read, does not replay within 30 s, or when there is none.
     """
-    wanted = Wanted(target, file or [], directory or [], query, _duration(since) if everything else None, limit)
+    wanted = Wanted(
+        target, file or [], directory or [], query, duration(since, "--since") if everything else None, limit
+    )
     if not (target or file or directory or query or everything):
         raise typer.BadParameter("what shall be replayed? ORDER_ID, --file, --dir, --query or --all")
     # No asyncio.run: it would wait for the thread of a workflow that is stuck. The process ends by os._exit.
@@ -127,13 +128,6 @@ def _progress(total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as bar:
         task = bar.add_task("replaying", total=total)
         yield lambda: bar.advance(task)
-
-
-def _duration(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
-    if not found:
-        raise typer.BadParameter("a time like 90s, 30m, 24h or 7d", param_hint="--since")
-    return timedelta(**{UNITS[found[2]]: int(found[1])})
 
 
 def _save(history: WorkflowHistory, directory: Path) -> None:

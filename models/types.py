@@ -1,6 +1,7 @@
 """Words of the trade that every layer shares: states, money, limits. No I/O, no tables."""
 
 import os
+import re
 import time
 from enum import StrEnum
 from typing import Annotated, Self
@@ -109,6 +110,11 @@ def uuid7() -> UUID:
     return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
 
 
+def first_uuid7(milliseconds: int) -> UUID:
+    """The smallest id that `uuid7` can make in this millisecond since 1970; the nearest there is beyond its range."""
+    return UUID(int=max(0, min(milliseconds, (1 << 48) - 1)) << 80)
+
+
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -117,3 +123,20 @@ def order_number(order_id: UUID) -> str:
     bits = order_id.int & (1 << 50) - 1
     digits = "".join(_CROCKFORD[bits >> shift & 31] for shift in range(45, -1, -5))
     return f"{digits[:5]}-{digits[5:]}"
+
+
+_BETWEEN = re.compile("[\\s_.\u00ad\u200b\u2010-\u2015\u2212-]")  # spaces and whatever passes for a dash
+_TYPED = re.compile(f"[{_CROCKFORD}]{{4,10}}")
+_READ_AS = str.maketrans("OIL", "011")
+
+
+def normalize_order_number(typed: str) -> str | None:
+    """What people type for a number, or for its first 4 characters or more, as it is stored: `#o1l 23-4` is `01123-4`.
+
+    Small letters, spaces, other dashes or none and a leading `#` make no difference; O is 0, I and L are 1.
+    None: no order's number begins so.
+    """
+    digits = _BETWEEN.sub("", typed.strip().removeprefix("#")).upper().translate(_READ_AS)
+    if not _TYPED.fullmatch(digits):
+        return None
+    return f"{digits[:5]}-{digits[5:]}" if len(digits) > 5 else digits

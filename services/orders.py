@@ -118,39 +118,6 @@ async def lines_of(session: AsyncSession, order_ids: Sequence[UUID]) -> dict[UUI
     return found
 
 
-async def history(session: AsyncSession, customer_id: UUID, before: UUID | None, limit: int) -> list[Order]:
-    """A customer's orders, newest first (ids are version 7, so they sort by time); keyset by `before`."""
-    query = select(Order).where(Order.customer_id == customer_id).order_by(col(Order.id).desc()).limit(limit)
-    if before:
-        query = query.where(col(Order.id) < before)
-    return list((await session.exec(query)).all())
-
-
-async def search(
-    session: AsyncSession,
-    *,
-    status: OrderStatus | None = None,
-    needs_attention: bool | None = None,
-    customer_id: UUID | None = None,
-    number: str | None = None,
-    before: UUID | None = None,
-    limit: int = 50,
-) -> list[Order]:
-    """Staff: orders that match every filter given, newest first; keyset by `before`."""
-    query = select(Order).order_by(col(Order.id).desc()).limit(limit)
-    if status:
-        query = query.where(Order.status == status)
-    if needs_attention is not None:
-        query = query.where(Order.needs_attention == needs_attention)
-    if customer_id:
-        query = query.where(Order.customer_id == customer_id)
-    if number:
-        query = query.where(Order.number == number.strip().upper())
-    if before:
-        query = query.where(col(Order.id) < before)
-    return list((await session.exec(query)).all())
-
-
 async def write_prepared(
     session: AsyncSession, order_id: UUID, lines: Sequence[OrderLine], *, shipping: Money, tax: Money
 ) -> Money:

@@ -98,6 +98,13 @@ async def profile(session: AsyncSession, user_id: UUID) -> Profile:
     return _profile_of(user)
 
 
+async def id_of(session: AsyncSession, email: str) -> UUID | None:
+    """Whose address this is, whatever its case; None if nobody's. For other services on behalf of staff."""
+    found = await _execute(session, "SELECT id FROM users.users WHERE lower(email) = lower(:email)", email=email)
+    user_id: UUID | None = found.scalar_one_or_none()
+    return user_id
+
+
 async def rename(session: AsyncSession, user_id: UUID, full_name: str) -> None:
     await _execute(
         session,

@@ -82,6 +82,18 @@ async def test_a_declined_card_then_a_good_one(door: AsyncClient, shop: Shop) ->
     assert await shop.stock(product) == (8, 0)
 
 
+async def test_staff_find_a_customers_orders_by_address(door: AsyncClient, shop: Shop) -> None:
+    """The orders service knows no addresses: it asks the users service."""
+    product, shopper = await shop.product(), await Shopper.registered(door)
+    await shopper.add(product)
+    order_id = (await shopper.place()).json()["orderId"]
+    support = shop.support.at(door)
+    for customer in (shopper.email.upper(), shopper.user_id):
+        found = (await support.get("/api/orders", customer=customer)).json()["items"]
+        assert [order["id"] for order in found] == [order_id]
+    assert (await support.get("/api/orders", customer="nobody@mercato.test")).json()["items"] == []
+
+
 async def test_who_signs_out_is_out_of_every_service_at_once(door: AsyncClient) -> None:
     shopper = await Shopper.registered(door)
     assert (await shopper.get("/api/orders/history")).status_code == 200
