@@ -5,11 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)/.bench
 
-<<<<<<< HEAD
-.PHONY: help install up down status demo test bench-browse lint types imports check clean
-=======
-.PHONY: help install up down status demo env test lint types imports check clean
->>>>>>> image
+.PHONY: help install up down status demo env test bench-checkout bench-browse lint types imports check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +39,9 @@ env: $(STAMP) ## write .env with new secrets, for docker-compose.yml
 
 test: $(STAMP) ## every test, on servers of its own
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench-checkout: $(BENCH) ## what an order costs, beside the bare engine, DBOS and a ceiling
+	@$(BIN)/python -m bench.checkout $(ARGS)
 
 bench-browse: $(STAMP) ## lists, search and suggestions beside bare Starlette, and their database time
 	@$(BIN)/python -m bench.browse $(ARGS)
