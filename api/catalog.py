@@ -1,13 +1,11 @@
 """The catalogue over HTTP: browse and search for everybody, changes for staff."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
 from pydantic import StringConstraints
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.auth import Open, StaffUser, authenticate_if_any, authenticate_service, require_staff
 from api.deps import CatalogSession, Resources, ResourcesDep
@@ -52,7 +50,7 @@ async def browse(request: Request, resources: ResourcesDep, query: Annotated[Lis
     """Products for sale, at most a second old. An unknown `category` is 422 `unknown_category`."""
 
     async def make() -> ProductList:
-        async with _reading(resources) as session:
+        async with resources.sessions[Service.CATALOG]() as session:
             page = await browsing.browse(session, query.as_browse())
         items = [ProductView.of(product) for product in page.items]
         return ProductList(items=items, page=query.page, page_size=query.page_size, total=page.total)
@@ -65,7 +63,7 @@ async def suggest(request: Request, resources: ResourcesDep, q: Typed) -> Respon
     """Up to eight products for what has been typed into the search box so far."""
 
     async def make() -> SuggestionList:
-        async with _reading(resources) as session:
+        async with resources.sessions[Service.CATALOG]() as session:
             found = await browsing.suggest(session, q)
         return SuggestionList(items=[SuggestionView.of(suggestion) for suggestion in found])
 
@@ -77,7 +75,7 @@ async def categories(request: Request, resources: ResourcesDep) -> Response:
     """Every category, in the shop's order."""
 
     async def make() -> CategoryList:
-        async with _reading(resources) as session:
+        async with resources.sessions[Service.CATALOG]() as session:
             found = await catalog.categories(session)
         return CategoryList(items=[CategoryView.of(category) for category in found])
 
@@ -87,7 +85,7 @@ async def categories(request: Request, resources: ResourcesDep) -> Response:
 @router.get("/api/products/{product_id}", response_model=ProductView, dependencies=[Open])
 async def get(request: Request, resources: ResourcesDep, product_id: ProductId) -> Response:
     """One product, exact. Those not for sale are shown to staff only."""
-    async with _reading(resources) as session:
+    async with resources.sessions[Service.CATALOG]() as session:
         product = await catalog.get(session, product_id, also_inactive=True)
     if not product.active:
         user = await authenticate_if_any(request)
@@ -163,14 +161,6 @@ async def set_stock(
 async def priced(session: CatalogSession, body: PricedQuery) -> list[PricedProduct]:
     """For the other services; unknown ids are left out."""
     return list((await catalog.priced(session, body.product_ids)).values())
-
-
-@asynccontextmanager
-async def _reading(resources: Resources) -> AsyncIterator[AsyncSession]:
-    """For reads that need no transaction around them, and so no BEGIN and no COMMIT to wait for."""
-    async with resources.sessions[Service.CATALOG]() as session:
-        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-        yield session
 
 
 async def _briefly(

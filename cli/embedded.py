@@ -32,6 +32,9 @@ TEMPORAL_FLAGS = (
     *("--sqlite-pragma", "journal_mode=wal"),
     *("--sqlite-pragma", "synchronous=1"),  # with WAL twice as many orders a second as the default, safe when killed
     *("--dynamic-config-value", 'history.timerProcessorMaxTimeShift="50ms"'),  # else each timer and retry takes 1 s
+    # one server: several partitions of a queue would only send tasks to one another
+    *("--dynamic-config-value", "matching.numTaskqueueReadPartitions=1"),
+    *("--dynamic-config-value", "matching.numTaskqueueWritePartitions=1"),
     *("--dynamic-config-value", "frontend.namespaceCount=20000"),  # long polls; the default of 1200 is soon used up
 )
 

@@ -1,9 +1,9 @@
 """`mercato worker`: carries out workflows and their activities."""
 
-import asyncio
 from typing import Annotated
 
 import typer
+import uvloop
 
 from cli.running import present_settings
 
@@ -20,4 +20,4 @@ def worker(queue: Annotated[str, typer.Argument(help="The task queue to poll; em
     settings = present_settings()
     configure_logging(settings, "worker")
     configure_telemetry(settings, "worker")
-    asyncio.run(main.run(settings))
+    uvloop.run(main.run(settings))

@@ -6,6 +6,7 @@ import httpx
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor, RequestInfo
 from opentelemetry.sdk.resources import Resource
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import Span
 from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider, create_tracer_provider
+from yarl import URL
 
 from core.settings import Settings
 
@@ -40,6 +42,7 @@ def configure_telemetry(settings: Settings, service: str) -> None:
         AsyncPGInstrumentor().instrument(  # type: ignore[no-untyped-call]
             tracer_provider=provider
         )
+        AioHttpClientInstrumentor().instrument(tracer_provider=provider, url_filter=_without_query)
     trace.set_tracer_provider(provider)
     HTTPXClientInstrumentor().instrument(
         tracer_provider=provider, request_hook=_drop_query, async_request_hook=_drop_query_async
@@ -83,6 +86,10 @@ def _drop_query(span: Span, request: RequestInfo) -> None:
     if span.is_recording():
         url = str(request.url.copy_with(query=None)) if isinstance(request.url, httpx.URL) else ""
         span.set_attributes(dict.fromkeys(_URL_ATTRIBUTES, url))
+
+
+def _without_query(url: URL) -> str:
+    return str(url.with_query(None))
 
 
 async def _drop_query_async(span: Span, request: RequestInfo) -> None:

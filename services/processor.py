@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from uuid import UUID
 
-import httpx
+import aiohttp
 import stripe
 from loguru import logger
 
@@ -84,24 +84,26 @@ class Intent:
 
 
 class Processor:
-    """One client with one connection pool; safe to share between tasks."""
+    """One client with one connection pool; safe to share between tasks. Made in a running event loop."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises ValueError without an address: the client would otherwise talk to the real Stripe."""
         if not settings.processor_url:
             raise ValueError("MERCATO_PROCESSOR_URL must be set")
         seconds = settings.processor_timeout_seconds
-        self._http = stripe.HTTPXClient(timeout=httpx.Timeout(seconds, connect=min(2.0, seconds)))
+        # A proxy named in the environment is the way to the outside, not to a mock beside us.
+        self._http = aiohttp.ClientSession(trust_env=settings.processor_url.startswith("https://"))
+        timeout = aiohttp.ClientTimeout(total=seconds, connect=min(2.0, seconds))
         client = stripe.StripeClient(
             settings.processor_api_key.get_secret_value(),
             base_addresses={"api": settings.processor_url.rstrip("/")},
-            http_client=self._http,
+            http_client=stripe.AIOHTTPClient(timeout=timeout, session=self._http),
             max_network_retries=0,
         )
         self._intents = client.v1.payment_intents
 
     async def aclose(self) -> None:
-        await self._http.close_async()  # type: ignore[no-untyped-call]
+        await self._http.close()
 
     async def create(self, order_id: UUID, amount: Money, key: str) -> Intent:
         """An intent for the order, not confirmed: no money moves. Repeated with the same key: the same intent."""
@@ -160,8 +162,9 @@ class Processor:
             _raise(error, "cancel", intent_id)
 
 
-# The client trips over bodies that are not Stripe's (a proxy's error page): those tell as little as a lost reply.
-_FAILURES = (stripe.StripeError, AttributeError, KeyError, TypeError, ValueError)
+# The client trips over bodies that are not Stripe's (a proxy's error page) and over those that break off: they tell as
+# little as a lost reply.
+_FAILURES = (stripe.StripeError, aiohttp.ClientError, OSError, AttributeError, KeyError, TypeError, ValueError)
 
 
 def _read(intent: stripe.PaymentIntent) -> Intent:
