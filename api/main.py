@@ -17,6 +17,7 @@ from api.errors import install_error_handlers
 from api.middleware import RequestFrame, SizeLimit
 from api.openapi import install_openapi
 from api.resources import open_resources
+from core.background import end
 from core.logging import configure_logging
 from core.settings import Settings
 from core.telemetry import configure_telemetry, flush_telemetry
@@ -74,7 +75,8 @@ def _lifespan(
         async with AsyncExitStack() as stack:
             resources = app.state.resources = await open_resources(settings, services, app, stack)
             if Service.USERS in services:
-                await stack.enter_async_context(_beside(users.background(resources)))
+                for work in users.background(resources):
+                    await stack.enter_async_context(_beside(work))
             yield
 
     return lifespan
@@ -87,8 +89,7 @@ async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
 
 
 async def serve(settings: Settings, services: Collection[Service], host: str, port: int) -> None:

@@ -1,7 +1,6 @@
 """HTTP of the users service. See services/users.py for what may and may not be learnt from an answer."""
 
-import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from typing import Annotated, Any, cast
 from uuid import UUID
 
@@ -244,13 +243,13 @@ async def find(_caller: ServiceCaller, body: FindRequest, session: UsersSession)
         return {"userId": None}
 
 
-async def background(resources: Resources) -> None:
+def background(resources: Resources) -> list[Coroutine[None, None, None]]:
     """What the users service does beside answering, until cancelled."""
     settings, database = resources.settings, _database(resources)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(revocations.keep_announced(database, resources.redis, settings.access_token_seconds))
-        if settings.environment != "production":
-            tasks.create_task(mails.keep_delivering(database, settings, settings.data_dir / "mails"))
+    work = [revocations.keep_announced(database, resources.redis, settings.access_token_seconds)]
+    if settings.environment != "production":
+        work.append(mails.keep_delivering(database, settings, settings.data_dir / "mails"))
+    return work
 
 
 async def _confirmed(database: Sessions, user_id: UUID, body: ProfileChange) -> str:

@@ -21,6 +21,7 @@ class Sessions:
     round trips more. Objects stay readable after both.
     """
 
+    engine: AsyncEngine
     _single: async_sessionmaker[AsyncSession]
     _transaction: async_sessionmaker[AsyncSession]
 
@@ -31,7 +32,7 @@ class Sessions:
         return self._transaction.begin()
 
 
-def make_engine(url: str, *, application: str = "mercato", pool_size: int = 8) -> AsyncEngine:
+def make_engine(url: str, *, application: str = "mercato", pool_size: int = 16) -> AsyncEngine:
     """An engine for `postgresql://user:password@host:port/database`.
 
     Timeouts are set on the server so that no statement outlives the budget of the step it serves (seconds: lock 2,
@@ -40,7 +41,7 @@ def make_engine(url: str, *, application: str = "mercato", pool_size: int = 8) -
     engine = create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
-        max_overflow=pool_size,
+        max_overflow=0,  # an overflow is closed after each use: a busy process would do little else than connect
         pool_timeout=3,
         hide_parameters=True,  # they are people's data; errors are logged and kept
         connect_args={
@@ -62,7 +63,7 @@ def make_sessions(engine: AsyncEngine) -> Sessions:
     """Sessions on the engine's pool."""
     options: dict[str, Any] = {"class_": AsyncSession, "expire_on_commit": False}
     single = engine.execution_options(isolation_level="AUTOCOMMIT")
-    return Sessions(async_sessionmaker(single, **options), async_sessionmaker(engine, **options))
+    return Sessions(engine, async_sessionmaker(single, **options), async_sessionmaker(engine, **options))
 
 
 def _refuse_closed(_: Any, entry: ConnectionPoolEntry, __: Any) -> None:

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from core.background import end
 from models.orders import CustomerEvent
 
 CHANNEL = "mercato:events"
@@ -140,9 +141,7 @@ class EventHub:
         self._stopped = True
         for subscription in [each for group in self._live.values() for each in group]:
             subscription.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         self._tasks = []
 
     def subscribe(self, customer_id: UUID, after_seq: int) -> Subscription:

@@ -5,7 +5,6 @@ import random
 import httpx
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor, RequestInfo
@@ -37,6 +36,9 @@ def configure_telemetry(settings: Settings, service: str) -> None:
         shutdown_on_exit=False,  # whoever holds a Temporal client ends with flush_telemetry() and os._exit
     )
     if settings.otlp_endpoint:
+        # a second HTTP client and its friends, imported only by who exports
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
         exporter = OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint.rstrip('/')}/v1/traces", timeout=5)
         provider.add_span_processor(BatchSpanProcessor(exporter))
         AsyncPGInstrumentor().instrument(  # type: ignore[no-untyped-call]

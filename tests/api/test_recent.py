@@ -49,7 +49,7 @@ def statements(shop: Shop) -> Iterator[list[str]]:
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
         asked.append(statement)
 
-    engine = shop.resources.sessions[Service.CATALOG].kw["bind"].sync_engine
+    engine = shop.resources.sessions[Service.CATALOG].engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)
     try:
         yield asked

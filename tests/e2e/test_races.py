@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 
@@ -52,7 +53,8 @@ async def test_a_cancel_at_any_moment_either_wins_or_is_refused(step: int, shop:
     placed = await shopper.place(wait=0)
     order_id = placed.json()["orderId"]
     await asyncio.sleep(step * 0.05)
-    answer = await shopper.cancel(order_id, wait=8)
+    key = uuid4().hex
+    answer = await shopper.insist(lambda: shopper.cancel(order_id, key=key, wait=8))
     if answer.status_code == 200:
         assert answer.json()["status"] == "cancelled"
         assert await shop.stock(product) == (10, 0)

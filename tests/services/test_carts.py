@@ -43,7 +43,7 @@ class Shopper:
 
 @pytest.fixture(scope="module")
 async def sessions(database_url: str) -> AsyncIterator[Sessions]:
-    engine = make_engine(derived_role_url(database_url, "mercato_carts"), pool_size=8)
+    engine = make_engine(derived_role_url(database_url, "mercato_carts"), pool_size=16)
     yield make_sessions(engine)
     await engine.dispose()
 

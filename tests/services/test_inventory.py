@@ -26,7 +26,7 @@ ACTIVE, COMMITTED, RELEASED = ReservationState.ACTIVE, ReservationState.COMMITTE
 
 @pytest.fixture(scope="module")
 async def warehouse(database_url: str) -> AsyncIterator[Warehouse]:
-    engine = make_engine(derived_role_url(database_url, "mercato_catalog"), pool_size=8)
+    engine = make_engine(derived_role_url(database_url, "mercato_catalog"), pool_size=16)
     yield Warehouse(make_sessions(engine))
     await engine.dispose()
 
