@@ -33,13 +33,15 @@ class Sessions:
 
 
 def make_engine(url: str, *, application: str = "mercato", pool_size: int = 16) -> AsyncEngine:
-    """An engine for `postgresql://user:password@host:port/database`.
+    """An engine for `postgresql://user:password@host:port/database`. Each statement commits by itself, unless the
+    engine is asked for `transactions`.
 
     Timeouts are set on the server so that no statement outlives the budget of the step it serves (seconds: lock 2,
     statement 5, idle transaction 10).
     """
     engine = create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
+        isolation_level="AUTOCOMMIT",
         pool_size=pool_size,
         max_overflow=0,  # an overflow is closed after each use: a busy process would do little else than connect
         pool_timeout=3,
@@ -62,8 +64,12 @@ def make_engine(url: str, *, application: str = "mercato", pool_size: int = 16) 
 def make_sessions(engine: AsyncEngine) -> Sessions:
     """Sessions on the engine's pool."""
     options: dict[str, Any] = {"class_": AsyncSession, "expire_on_commit": False}
-    single = engine.execution_options(isolation_level="AUTOCOMMIT")
-    return Sessions(engine, async_sessionmaker(single, **options), async_sessionmaker(engine, **options))
+    return Sessions(engine, async_sessionmaker(engine, **options), async_sessionmaker(transactions(engine), **options))
+
+
+def transactions(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine and pool, for transactions of several statements."""
+    return engine.execution_options(isolation_level="READ COMMITTED")
 
 
 def _refuse_closed(_: Any, entry: ConnectionPoolEntry, __: Any) -> None:

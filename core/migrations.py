@@ -8,7 +8,7 @@ from alembic.config import Config
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
-from core.db import make_engine
+from core.db import make_engine, transactions
 from core.settings import derived_role_url, role_name
 from models.types import Service
 
@@ -23,7 +23,7 @@ async def migrate(owner_url: str, services: tuple[Service, ...] = tuple(Service)
         await lock.execute("SELECT pg_advisory_lock(727274)")
         for service in services:
             await _provision(lock, owner_url, service)
-            async with engine.begin() as connection:
+            async with transactions(engine).begin() as connection:
                 await connection.run_sync(_upgrade, service)
     finally:
         await lock.close()
