@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,7 +148,7 @@ def _fetch(url: str) -> bytes:
 
 
 def _quoted(words: str) -> str:
-    return urllib.request.quote(words)
+    return urllib.parse.quote(words)
 
 
 def _compare(contestants: list[Contestant], rounds: int, seconds: float) -> dict[str, Summary]:

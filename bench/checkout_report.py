@@ -9,11 +9,12 @@ from temporalio.client import WorkflowHistory
 
 from bench import report
 from bench.contestants import Contestant, Load
+from bench.machine import versions
 from bench.report import Bar, Summary, percentile
 
 ENGINE_BAR = 0.6  # of the design: confirmed orders/s through HTTP ÷ bare workflows/s
 DBOS_BAR = 1.0  # confirmed orders/s ÷ those of the same steps on DBOS
-COMPONENTS = ("temporal", "worker", "api", "postgres", "processor", "valkey", "bare", "dbos", "ceiling")
+COMPONENTS = ("temporal", "worker", "api", "postgres", "processor", "valkey", "bare", "dbos", "ceiling", "client")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def conclude(
     _costs(field)
     by_name = {one.name: one for one in field}
     wanted = _bars(by_name)
+    report.console.print(", ".join(f"{package} {version}" for package, version in versions().items()))
     report.console.print(f"history of an order: {history.events} events, {history.steps} of them local steps")
     report.console.print(f"oversold units: {oversold}")
     failures = [failure for one in field for failure in one.failures]

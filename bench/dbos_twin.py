@@ -51,7 +51,7 @@ clear_cart, notify = _step(CartActivities.clear), _step(NotificationActivities.q
 
 
 @DBOS.workflow(name="checkout")
-async def checkout(order: CheckoutInput) -> str:
+async def sell(order: CheckoutInput) -> str:
     """As workflows/checkout.py, when all goes well."""
     ref = OrderRef(order_id=order.order_id)
     prepared = await prepare(PrepareOrder(order_id=order.order_id, customer_id=order.customer_id))
@@ -77,10 +77,10 @@ async def checkout(order: CheckoutInput) -> str:
     return "confirmed"
 
 
-async def start(_: checkouts.Checkouts, order: CheckoutInput, wait: float) -> None:
-    """In place of api/checkouts.start."""
-    with SetWorkflowID(f"checkout-{order.order_id}"):
-        handle = await DBOS.start_workflow_async(checkout, order)
+async def start(through: checkouts.Checkouts, checkout: CheckoutInput, wait: float) -> None:
+    """In place of api/checkouts.start; `through`, the way into Temporal, is not taken."""
+    with SetWorkflowID(f"checkout-{checkout.order_id}"):
+        handle = await DBOS.start_workflow_async(sell, checkout)
     async with asyncio.timeout(wait):
         await handle.get_result()
 
