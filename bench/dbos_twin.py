@@ -77,7 +77,7 @@ async def sell(order: CheckoutInput) -> str:
     return "confirmed"
 
 
-async def start(through: checkouts.Checkouts, checkout: CheckoutInput, wait: float) -> None:
+async def start(through: checkouts.Checkouts, checkout: CheckoutInput, wait: float) -> None:  # noqa: ARG001
     """In place of api/checkouts.start; `through`, the way into Temporal, is not taken."""
     with SetWorkflowID(f"checkout-{checkout.order_id}"):
         handle = await DBOS.start_workflow_async(sell, checkout)
