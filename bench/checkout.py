@@ -49,8 +49,9 @@ async def turn(platform: Measured, one: Contestant, seed: int) -> None:
     await one.prepare(seed)
     await asyncio.sleep(SETTLE_SECONDS)
     cpu, statements = platform.cpu(), await statements_by_role(platform.owner_url)
-    one.rounds.append(await one.run())
-    await asyncio.sleep(SETTLE_SECONDS)
+    with platform.alone(*one.programs):
+        one.rounds.append(await one.run())
+        await asyncio.sleep(SETTLE_SECONDS)
     one.add(cpu, platform.cpu(), statements, await statements_by_role(platform.owner_url))
 
 

@@ -30,9 +30,13 @@ class Load:
 
 @dataclass
 class Contestant:
-    """`run` does one round of orders, after `prepare(seed)`; what came of the rounds is collected here."""
+    """`run` does one round of orders, after `prepare(seed)`, with `programs` of its own beside the servers.
+
+    What came of the rounds is collected here.
+    """
 
     name: str
+    programs: tuple[str, ...]
     run: Callable[[], Awaitable[Round]]
     prepare: Callable[[int], Awaitable[None]]
     rounds: list[Round] = field(default_factory=list)
@@ -95,12 +99,14 @@ async def field_of(
     environment = {**platform.platform.env, "MERCATO_DATABASE_URL": platform.owner_url}
     found = []
     if not only or "mercato" in only:
-        found.append(Contestant("mercato", through(platform.platform.base_url), fill_carts))
+        found.append(Contestant("mercato", ("api", "worker"), through(platform.platform.base_url), fill_carts))
     if not only or "bare" in only:
         client = await temporal.connect(platform.platform.settings)
         _start(platform, "bare", "bench.bare_engine", environment, "/health/ready")
         found.append(
-            Contestant("bare engine", lambda: bare_engine.run(client, load.orders, steps, load.at_once), nothing)
+            Contestant(
+                "bare engine", ("bare",), lambda: bare_engine.run(client, load.orders, steps, load.at_once), nothing
+            )
         )
     if not only or "dbos" in only:
         system = await _engine_database(platform.owner_url)
@@ -108,10 +114,10 @@ async def field_of(
             _start(platform, f"dbos-{nth}", "bench.dbos_twin", environment, "/health/live", system)
             for nth in range(TWINS)
         ]
-        found.append(Contestant("dbos", through(*urls), fill_carts))
+        found.append(Contestant("dbos", ("dbos",), through(*urls), fill_carts))
     if not only or "ceiling" in only:
         url = _start(platform, "ceiling", "bench.ceiling", environment, "/health")
-        found.append(Contestant("ceiling", lambda: _buy_at_the_ceiling(url, load), nothing))
+        found.append(Contestant("ceiling", ("ceiling",), lambda: _buy_at_the_ceiling(url, load), nothing))
     return found
 
 

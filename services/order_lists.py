@@ -38,7 +38,7 @@ async def history(session: AsyncSession, customer_id: UUID, before: UUID | None,
 
 
 async def search(session: AsyncSession, wanted: OrderFilter, before: UUID | None, limit: int) -> list[Order]:
-    """The orders that match `wanted`; keyset by `before`."""
+    """The orders that match `wanted`; keyset by `before`. The session's transaction must be a real one."""
     # Which index is best depends on the values: how many orders this customer has, whether a partial index has them.
     await (await session.connection()).execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
     return await _page(session, wanted, before, limit)

@@ -40,7 +40,7 @@ class Searches:
 
     async def generic_plans(self, wanted: OrderFilter, times: int) -> int:
         """How many of these searches, by one connection, were planned without a look at their values."""
-        async with self._sessions() as session:
+        async with self._sessions.begin() as session:
             for _ in range(times):
                 await order_lists.search(session, wanted, None, 51)
             rows = await (await session.connection()).exec_driver_sql(
@@ -52,7 +52,7 @@ class Searches:
             return int(generic)
 
     async def plan(self, wanted: OrderFilter, before: UUID | None = None) -> str:
-        async with self._sessions() as session:
+        async with self._sessions.begin() as session:
             await order_lists.search(session, wanted, before, 51)
             statement, values = self._statements[-1]
             connection = await session.connection()
