@@ -7,6 +7,7 @@ what is measured.
 """
 
 import asyncio
+import gc
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -100,6 +101,8 @@ async def serve(settings: Settings, port: int) -> None:
             _bound.update({one.__func__.__name__: one for one in activities_of(resources)})
             await asyncio.to_thread(DBOS.launch)
             await stack.enter_async_context(opened(app))
+            gc.collect()
+            gc.freeze()  # as `mercato serve` and `mercato worker`
             yield
 
     app.router.lifespan_context = lifespan

@@ -1,6 +1,7 @@
 """A worker process: makes the resources, lists every registration, drains on SIGTERM."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -164,6 +165,9 @@ async def run(settings: Settings, queue: str = options.TASK_QUEUE) -> None:
         await temporal.ensure_search_attributes(resources.client)
         await ensure_schedule(resources.client, settings)
         async with serve_health(settings.host, settings.worker_metrics_port), make_worker(resources):
+            # What was imported stays for ever: full collections need not look through it each time.
+            gc.collect()
+            gc.freeze()
             logger.info("worker polls {queue}", queue=queue)
             await stop.wait()
             logger.info("worker drains")
