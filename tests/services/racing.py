@@ -9,6 +9,10 @@ from core.db import Sessions
 
 _BLOCKED = text("SELECT pid FROM pg_stat_activity WHERE :backend = ANY (pg_blocking_pids(pid))")
 
+_WAITING = text("""
+    SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0
+""")
+
 
 async def somebody_waits_for(holder: AsyncSession, sessions: Sessions) -> None:
     """Return as soon as another connection waits for a lock of `holder`'s transaction."""
@@ -16,4 +20,12 @@ async def somebody_waits_for(holder: AsyncSession, sessions: Sessions) -> None:
     async with asyncio.timeout(1.5), sessions() as watcher:
         connection = await watcher.connection()
         while not (await connection.execute(_BLOCKED, {"backend": backend})).first():  # noqa: ASYNC110 - nobody tells when
+            await asyncio.sleep(0.01)
+
+
+async def so_many_wait(sessions: Sessions, number: int) -> None:
+    """Return as soon as `number` connections of this database wait for locks."""
+    async with asyncio.timeout(1.5), sessions() as watcher:
+        connection = await watcher.connection()
+        while len((await connection.execute(_WAITING)).all()) < number:  # noqa: ASYNC110 - nobody tells when
             await asyncio.sleep(0.01)

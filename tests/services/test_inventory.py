@@ -16,7 +16,7 @@ from models.errors import Conflict, NotFound
 from models.messages import Shortage
 from models.types import ReservationState
 from services import inventory
-from tests.services.racing import somebody_waits_for
+from tests.services.racing import so_many_wait, somebody_waits_for
 from tests.warehouse import Warehouse
 
 TTL = 600
@@ -159,6 +159,27 @@ async def test_a_count_that_waits_sees_what_was_given_back_meanwhile(warehouse: 
         await somebody_waits_for(giving_back, warehouse.sessions)
     await waiting
     assert await warehouse.stock(product) == (1, 0)
+
+
+async def test_a_repeated_reserve_that_comes_to_its_stock_late_does_not_deadlock_with_the_release(
+    warehouse: Warehouse,
+) -> None:
+    first, second, order = await warehouse.product(10), await warehouse.product(10), uuid4()
+    lines = {first: 1, second: 1}
+    async with warehouse.sessions.begin() as delivery:
+        async with warehouse.sessions.begin() as reserving:
+            await inventory.reserve(reserving, order, lines, TTL)
+            repeat = asyncio.create_task(warehouse.run(inventory.reserve, order, lines, TTL))
+            await so_many_wait(warehouse.sessions, 1)
+            delivered = asyncio.create_task(inventory.set_on_hand(delivery, second, 11, actor="staff"))
+            await so_many_wait(warehouse.sessions, 2)
+        await delivered
+        await so_many_wait(warehouse.sessions, 1)  # the repeat has the first product and waits for the second
+        release = asyncio.create_task(warehouse.run(inventory.release, order))
+        await so_many_wait(warehouse.sessions, 2)
+    assert (await repeat).state in (ACTIVE, RELEASED)
+    assert await release is RELEASED
+    assert [await warehouse.stock(product) for product in lines] == [(10, 0), (11, 0)]
 
 
 async def test_everything_at_once_keeps_every_balance(warehouse: Warehouse) -> None:
