@@ -149,3 +149,16 @@ async def test_an_order_is_read_beside_a_column_that_a_later_version_adds(case: 
         assert (await orders.confirm(session, case.order_id)).status == OrderStatus.CONFIRMED
         await session.rollback()
     await engine.dispose()
+
+
+async def test_of_what_is_prepared_at_once_one_stands_and_all_are_told_its_total(case: Case) -> None:
+    def lines(quantity: int) -> list[OrderLine]:
+        total = PRICE * quantity
+        return [OrderLine(product_id=1, sku="A-1", name="Thing", quantity=quantity, unit_price=PRICE, line_total=total)]
+
+    nothing = Money(amount=0)
+    totals = await asyncio.gather(
+        *(case.run(orders.write_prepared, lines(quantity), shipping=nothing, tax=nothing) for quantity in range(1, 9))
+    )
+    _, written = await case.run(orders.with_lines)
+    assert {total.amount for total in totals} == {written[0].line_total.amount}
