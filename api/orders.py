@@ -87,6 +87,7 @@ async def seconds_to_wait(
 
 Key = Annotated[str, Depends(idempotency_key)]
 Wait = Annotated[float, Depends(seconds_to_wait)]
+Found = tuple[Order, Sequence[OrderLine]]
 LIMITED = [Depends(limit("checkout", 120, 60, by="user"))]
 
 
@@ -105,15 +106,20 @@ async def place(
     bound = _request_key(request, user.user_id, key, body)
     checkout = _checkout_of(resources.settings, user.user_id, body)
     order_id, repeat = await _bind_placement(resources, bound, checkout, body.shipping_address, wait)
+    found: Found | None = None
     try:
         if not repeat:
             await checkouts.start(_checkouts(resources), checkout, wait)
         elif (order := await _read(resources, order_id)).status == OrderStatus.PENDING:
             await checkouts.start(_checkouts(resources), CheckoutInput.model_validate(order.checkout), wait)
+        async with resources.sessions[_ORDERS]() as session:
+            found = await placing.answer(session, bound, order_id)
     except Unavailable as error:
-        await _release(resources, bound)
         raise _with_order(error, order_id) from error
-    return await _answer(resources, bound, order_id, user, repeat=repeat)
+    finally:
+        if found is None:  # else the key was let go with the answer
+            await _release(resources, bound)
+    return _answer(found, user, repeat=repeat)
 
 
 @router.post(
@@ -137,10 +143,10 @@ async def pay(
                 order = await _read(resources, order.id)
                 if order.status == OrderStatus.ACTION_REQUIRED:
                     # that was said of the card before: of this one nobody knows yet
-                    return await _respond(resources, bound, order.id, user, repeat=repeat, status=202)
+                    return _response(await _with_lines(resources, order.id), user, status=202, repeat=repeat)
         elif not repeat:
             raise Conflict(f"the order is {order.status}, it waits for no card", code="not_payable")
-        return await _answer(resources, bound, order.id, user, repeat=repeat)
+        return _answer(await _with_lines(resources, order.id), user, repeat=repeat)
     except Conflict as error:
         await _forget(resources, bound, repeat)
         raise _with_order(error, order.id) from error
@@ -174,7 +180,7 @@ async def cancel(
         if order.status not in (*orders.OPEN, OrderStatus.CANCELLED):
             raise Conflict(f"the order is {order.status}, it cannot be cancelled", code="not_cancellable")
         status = 200 if order.status == OrderStatus.CANCELLED else 202
-        return await _respond(resources, bound, order.id, user, repeat=repeat, status=status)
+        return _response(await _with_lines(resources, order.id), user, status=status, repeat=repeat)
     except (Conflict, Unavailable) as error:
         await _forget(resources, bound, repeat)
         raise _with_order(error, order.id) from error
@@ -217,7 +223,10 @@ async def _bind_placement(
             in_flight_seconds=wait + 5,
             ttl=_key_ttl(resources),
         )
-    return (checkout.order_id, False) if placed else await _bind(resources, bound, checkout.order_id, wait)
+    if placed:
+        return checkout.order_id, False
+    async with resources.sessions[_ORDERS].begin() as session:
+        return await placing.join(session, bound, in_flight_seconds=wait + 5), True
 
 
 async def _bind(resources: Resources, bound: RequestKey, order_id: UUID, wait: float) -> tuple[UUID, bool]:
@@ -242,25 +251,18 @@ async def _read(resources: Resources, order_id: UUID) -> Order:
         return await orders.get(session, order_id)
 
 
-async def _answer(
-    resources: Resources, bound: RequestKey, order_id: UUID, user: CurrentUser, *, repeat: bool
-) -> Response:
-    """What a placed or paid order answers, from its state now; the key is let go with it."""
+async def _with_lines(resources: Resources, order_id: UUID) -> Found:
     async with resources.sessions[_ORDERS]() as session:
-        order, lines = await placing.answer(session, bound, order_id)
+        return await orders.with_lines(session, order_id)
+
+
+def _answer(found: Found, user: CurrentUser, *, repeat: bool) -> Response:
+    """What a placed or paid order answers, from its state now."""
+    order, _ = found
     refusal = _refusal_of(order)
     if refusal:
-        raise _with_order(refusal, order_id, repeat=repeat)
-    return _response(order, lines, user, status=202 if order.status in orders.OPEN else 201, repeat=repeat)
-
-
-async def _respond(
-    resources: Resources, bound: RequestKey, order_id: UUID, user: CurrentUser, *, repeat: bool, status: int
-) -> Response:
-    """As `_answer`, whatever the state says: the caller knows the status."""
-    async with resources.sessions[_ORDERS]() as session:
-        order, lines = await placing.answer(session, bound, order_id)
-    return _response(order, lines, user, status=status, repeat=repeat)
+        raise _with_order(refusal, order.id, repeat=repeat)
+    return _response(found, user, status=202 if order.status in orders.OPEN else 201, repeat=repeat)
 
 
 def _refusal_of(order: Order) -> MercatoError | None:
@@ -282,7 +284,8 @@ def _refusal_of(order: Order) -> MercatoError | None:
     return None
 
 
-def _response(order: Order, lines: Sequence[OrderLine], user: CurrentUser, *, status: int, repeat: bool) -> Response:
+def _response(found: Found, user: CurrentUser, *, status: int, repeat: bool) -> Response:
+    order, lines = found
     view = order_view(order, lines, staff=user.role.is_staff)
     return Response(
         view.model_dump_json(by_alias=True),

@@ -1,8 +1,8 @@
 """Stock and reservations: what an order holds, sells or gives back. Nobody else writes stock.
 
 A reservation is `active`, then `committed` or `released`, once. Every change is one SQL statement guarded by that
-state, so it can be repeated, raced and replayed. Stock rows are always locked in the order of their ids, and never
-before a reservation's row that exists already: orders that share products wait for each other and do not deadlock.
+state, so it can be repeated, raced and replayed. Stock rows are always locked in the order of their ids, and before
+the reservation's row: orders that share products, and calls for one order, wait for each other and do not deadlock.
 
 New stock is always computed from the row that was locked (`locked`), never from the row being updated: PostgreSQL first
 tries an update on the version that the statement's snapshot shows, and checks constraints on it, before it notices that
@@ -83,19 +83,22 @@ _READ = text("""
 
 # `ended` waits for whoever holds the reservation and finds it in its newest state; only its winner touches stock.
 _END = """
-    WITH ended AS (
-        UPDATE catalog.reservations SET state = '{state}', ended_at = clock_timestamp()
-        WHERE order_id = :order_id AND state = 'active' RETURNING order_id
-    ), locked AS MATERIALIZED (
+    WITH locked AS MATERIALIZED (
         SELECT s.product_id, s.on_hand, s.reserved, l.quantity
-        FROM ended e JOIN catalog.reservation_lines l USING (order_id) JOIN catalog.stock s USING (product_id)
-        ORDER BY s.product_id FOR NO KEY UPDATE OF s
+        FROM catalog.reservations r JOIN catalog.reservation_lines l USING (order_id)
+        JOIN catalog.stock s USING (product_id)
+        WHERE r.order_id = :order_id AND r.state = 'active' ORDER BY s.product_id FOR NO KEY UPDATE OF s
+    ), ended AS (
+        UPDATE catalog.reservations SET state = '{state}', ended_at = clock_timestamp()
+        WHERE order_id = :order_id AND state = 'active' AND (SELECT count(*) FROM locked) > 0 RETURNING order_id
+    ), given AS MATERIALIZED (
+        SELECT locked.* FROM locked, ended
     ), changed AS (
         UPDATE catalog.stock s SET on_hand = l.on_hand - {sold}, reserved = l.reserved - l.quantity
-        FROM locked l WHERE s.product_id = l.product_id
+        FROM given l WHERE s.product_id = l.product_id
     ), booked AS (
         INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, order_id)
-        SELECT l.product_id, '{kind}', -{sold}, -l.quantity, :order_id FROM locked l
+        SELECT l.product_id, '{kind}', -{sold}, -l.quantity, :order_id FROM given l
     )
     SELECT (SELECT count(*) FROM ended) AS ended,
            (SELECT state FROM catalog.reservations WHERE order_id = :order_id) AS before

@@ -14,6 +14,13 @@ from models.types import EventType, OrderStatus, PaymentStatus
 from services import events
 
 ENDED = tuple(status for status in OrderStatus if status.is_ended)
+COLUMNS = tuple(Order.__table__.columns)  # type: ignore[attr-defined]
+
+
+def columns_of(row: str) -> str:
+    """What an Order is made of, by name: a process of before a migration goes on beside a column that it adds."""
+    return ", ".join(f"{row}.{column.name}" for column in COLUMNS)
+
 
 # What an event says of the order that it belongs to, beside its own data.
 FACTS = """jsonb_build_object(
@@ -44,13 +51,20 @@ _CHANGE = """
             needs_attention = due.needs_attention, attention = due.attention, updated_at = now()
         FROM due WHERE o.id = due.id RETURNING o.*
     )
-    SELECT * FROM changed UNION ALL SELECT * FROM found WHERE NOT EXISTS (SELECT FROM changed)
+    SELECT {changed} FROM changed UNION ALL SELECT {found} FROM found WHERE NOT EXISTS (SELECT FROM changed)
 """
 
 
 def _statement(key: str, due: str) -> TextualSelect:
-    statement = _CHANGE.format(key=key, due=due, facts=FACTS.format(row="due"), telling=events.telling("entry"))
-    return text(statement).columns(*Order.__table__.columns)  # type: ignore[attr-defined]
+    statement = _CHANGE.format(
+        key=key,
+        due=due,
+        facts=FACTS.format(row="due"),
+        telling=events.telling("entry"),
+        changed=columns_of("changed"),
+        found=columns_of("found"),
+    )
+    return text(statement).columns(*COLUMNS)
 
 
 _TOLD = "EXISTS (SELECT FROM orders.customer_event e WHERE e.order_id = found.id AND e.event_key = :key)"

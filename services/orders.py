@@ -13,7 +13,7 @@ from models.errors import NotFound
 from models.messages import OrderLine, Refusal
 from models.orders import AuditEntry, Order, OrderLineRow
 from models.types import EventType, Money, OrderStatus, PaymentStatus, Service
-from services.order_changes import attend, move
+from services.order_changes import COLUMNS, attend, columns_of, move
 
 SERVICE = Service.ORDERS
 OPEN = (OrderStatus.PENDING, OrderStatus.ACTION_REQUIRED)
@@ -26,10 +26,10 @@ ENDINGS = {
 
 
 # One order with its lines, in one round trip; READ needs `o`, the order's row, in FROM.
-READ = """SELECT o.*, (
+READ = f"""SELECT {columns_of("o")}, (
     SELECT jsonb_agg(to_jsonb(l) ORDER BY l.position) FROM orders.order_lines l WHERE l.order_id = o.id
 ) AS lines"""
-READ_COLUMNS = (*Order.__table__.columns, column("lines", JSONB))  # type: ignore[attr-defined]
+READ_COLUMNS = (*COLUMNS, column("lines", JSONB))
 _WITH_LINES = text(f"{READ} FROM orders.orders o WHERE o.id = :order_id").columns(*READ_COLUMNS)
 
 _WRITE_PREPARED = text("""

@@ -49,6 +49,7 @@ _BEGIN_FIRST_TRY = text("""
     RETURNING p.intent_id
 """)
 
+# `others` are locked to be seen as they are after the wait for the payment: one of them may have been tried meanwhile.
 _HOLD = text(f"""
     WITH payment AS (
         UPDATE payments.payments SET status = 'authorized', updated_at = now()
@@ -59,10 +60,13 @@ _HOLD = text(f"""
         UPDATE payments.attempts a SET
             state = 'authorized', decline_code = NULL, charge_id = :charge_id, answered_at = clock_timestamp()
         FROM payment p WHERE a.order_id = p.order_id AND a.attempt = :attempt
+    ), others AS MATERIALIZED (
+        SELECT a.order_id, a.attempt, a.tries, a.state FROM payment p JOIN payments.attempts a USING (order_id)
+        WHERE a.attempt <> :attempt FOR UPDATE OF a
     ), superseded AS (
         UPDATE payments.attempts a SET state = 'declined', decline_code = 'superseded', answered_at = clock_timestamp()
-        FROM payment p
-        WHERE a.order_id = p.order_id AND a.attempt <> :attempt AND a.tries > 0 AND a.state IN ('pending', 'unknown')
+        FROM others o
+        WHERE a.order_id = o.order_id AND a.attempt = o.attempt AND o.tries > 0 AND o.state IN ('pending', 'unknown')
     ), {ledger.booking(LedgerKind.AUTHORIZE, "payment")}
     SELECT intent_id, amount, currency FROM payment
 """)

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from models.errors import Conflict, InvalidRequest
+from models.errors import Conflict, InvalidRequest, Unavailable
 from models.messages import CheckoutInput, OrderLine
 from models.orders import Order
 from models.types import EventType, OrderStatus, PaymentStatus, order_number
@@ -102,7 +102,7 @@ async def place(
 ) -> bool:
     """Bind the key to a new pending order, with the workflow's input so that it can be started later, and tell it.
 
-    All of it or, when the key is bound already, nothing: False then, and `bind` tells to what.
+    All of it or, when the key is bound already, nothing: False then, and `join` tells to what.
     """
     parameters = {
         **_key_of(request),
@@ -148,12 +148,20 @@ async def bind(
     inserted = await (await session.connection()).execute(_BIND_KEY, parameters)
     if inserted.first():
         return order_id, False
-    return await _bound(session, request, in_flight_seconds), True
+    return await join(session, request, in_flight_seconds=in_flight_seconds), True
 
 
-async def _bound(session: AsyncSession, request: RequestKey, in_flight_seconds: float) -> UUID:
+async def join(session: AsyncSession, request: RequestKey, *, in_flight_seconds: float) -> UUID:
+    """The order that `request` is bound to, for a repeat, which is the one in flight then. Binds nothing.
+
+    Raises:
+        InvalidRequest, Conflict: as `bind`.
+        Unavailable: it is bound to nothing, or not any more; ask again.
+    """
     connection = await session.connection()
-    row = (await connection.execute(_FIND, _key_of(request))).one()
+    row = (await connection.execute(_FIND, _key_of(request))).first()
+    if row is None:
+        raise Unavailable("This Idempotency-Key has just run out.")
     if row.body_sha256 != request.body_sha256:
         raise InvalidRequest(
             "this Idempotency-Key came with another body before",

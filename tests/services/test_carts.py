@@ -15,6 +15,7 @@ from models.carts import Cart, CartLine, CartOwner
 from models.errors import Conflict, InvalidRequest, MercatoError, NotFound
 from models.messages import ClaimedLine
 from services import carts
+from tests.services.racing import somebody_waits_for
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -192,6 +193,28 @@ async def test_a_claim_that_comes_after_its_release_is_refused(shopper: Shopper)
     assert await _refusal(shopper.run(carts.claim, shopper.id, order, None)) == "cart_changed"
     await shopper.run(carts.consume_claim, uuid4())  # never claimed: nothing happens
     assert await shopper.lines() == {1: 1}
+
+
+async def test_a_claim_that_waits_takes_the_lines_it_waited_for(shopper: Shopper) -> None:
+    await shopper.add(1, 2)
+    async with shopper.sessions.begin() as shopping:
+        await carts.set_quantity(shopping, shopper.owner, 1, 5)
+        await carts.add(shopping, shopper.owner, 2, 1)
+        waiting = asyncio.create_task(shopper.run(carts.claim, shopper.id, uuid4()))
+        await somebody_waits_for(shopping, shopper.sessions)
+    assert (await waiting).lines == [ClaimedLine(product_id=1, quantity=5), ClaimedLine(product_id=2, quantity=1)]
+
+
+async def test_a_purchase_that_waits_leaves_what_was_added_meanwhile(shopper: Shopper) -> None:
+    order = uuid4()
+    await shopper.add(1, 2)
+    await shopper.run(carts.claim, shopper.id, order)
+    async with shopper.sessions.begin() as shopping:
+        await carts.set_quantity(shopping, shopper.owner, 1, 7)
+        waiting = [asyncio.create_task(shopper.run(carts.consume_claim, order)) for _ in range(2)]
+        await somebody_waits_for(shopping, shopper.sessions)
+    await asyncio.gather(*waiting)
+    assert await shopper.lines() == {1: 5}
 
 
 async def test_shopping_goes_on_while_orders_come_and_go(sessions: Sessions) -> None:

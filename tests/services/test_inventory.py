@@ -8,9 +8,7 @@ from random import Random
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from core.db import make_engine, make_sessions
 from core.settings import derived_role_url
@@ -18,6 +16,7 @@ from models.errors import Conflict, NotFound
 from models.messages import Shortage
 from models.types import ReservationState
 from services import inventory
+from tests.services.racing import so_many_wait, somebody_waits_for
 from tests.warehouse import Warehouse
 
 TTL = 600
@@ -146,7 +145,7 @@ async def test_a_reserve_that_waits_sees_the_delivery_it_waited_for(warehouse: W
     async with warehouse.sessions.begin() as delivery:
         await inventory.set_on_hand(delivery, product, 5, actor="staff")
         waiting = asyncio.create_task(warehouse.run(inventory.reserve, uuid4(), {product: 3}, TTL))
-        await _until_somebody_waits_for(warehouse, delivery)
+        await somebody_waits_for(delivery, warehouse.sessions)
     assert (await waiting).state is ACTIVE
     assert await warehouse.stock(product) == (5, 5)
 
@@ -157,18 +156,30 @@ async def test_a_count_that_waits_sees_what_was_given_back_meanwhile(warehouse: 
     async with warehouse.sessions.begin() as giving_back:
         await inventory.release(giving_back, order)
         waiting = asyncio.create_task(warehouse.run(inventory.set_on_hand, product, 1, actor="staff"))
-        await _until_somebody_waits_for(warehouse, giving_back)
+        await somebody_waits_for(giving_back, warehouse.sessions)
     await waiting
     assert await warehouse.stock(product) == (1, 0)
 
 
-async def _until_somebody_waits_for(warehouse: Warehouse, holder: AsyncSession) -> None:
-    connection = await holder.connection()
-    backend = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
-    blocked = "SELECT pid FROM pg_stat_activity WHERE :backend = ANY (pg_blocking_pids(pid))"
-    async with asyncio.timeout(1.5):
-        while not await warehouse.rows(blocked, backend=backend):  # noqa: ASYNC110 - nobody tells when that is
-            await asyncio.sleep(0.01)
+async def test_a_repeated_reserve_that_comes_to_its_stock_late_does_not_deadlock_with_the_release(
+    warehouse: Warehouse,
+) -> None:
+    first, second, order = await warehouse.product(10), await warehouse.product(10), uuid4()
+    lines = {first: 1, second: 1}
+    async with warehouse.sessions.begin() as delivery:
+        async with warehouse.sessions.begin() as reserving:
+            await inventory.reserve(reserving, order, lines, TTL)
+            repeat = asyncio.create_task(warehouse.run(inventory.reserve, order, lines, TTL))
+            await so_many_wait(warehouse.sessions, 1)
+            delivered = asyncio.create_task(inventory.set_on_hand(delivery, second, 11, actor="staff"))
+            await so_many_wait(warehouse.sessions, 2)
+        await delivered
+        await so_many_wait(warehouse.sessions, 1)  # the repeat has the first product and waits for the second
+        release = asyncio.create_task(warehouse.run(inventory.release, order))
+        await so_many_wait(warehouse.sessions, 2)
+    assert (await repeat).state in (ACTIVE, RELEASED)
+    assert await release is RELEASED
+    assert [await warehouse.stock(product) for product in lines] == [(10, 0), (11, 0)]
 
 
 async def test_everything_at_once_keeps_every_balance(warehouse: Warehouse) -> None:

@@ -1,19 +1,23 @@
 """The order's row: facts that come late or twice change nothing, and nothing follows an end."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from core.db import Sessions, make_engine, make_sessions
 from core.settings import derived_role_url
-from models.messages import CheckoutInput
+from models.messages import CheckoutInput, OrderLine
 from models.orders import Order
 from models.types import Money, OrderStatus, PaymentStatus, uuid7
 from services import orders
 from tests import order_log
+from tests.services.racing import somebody_waits_for
 
 PRICE = Money(amount=250)
 
@@ -105,3 +109,56 @@ async def test_nothing_follows_an_end(case: Case, ending: OrderStatus) -> None:
     assert await case.told() == told
     order = await case.run(orders.get)
     assert (order.status, order.needs_attention, order.attention) == (ending, False, None)
+
+
+async def test_everything_told_at_once_leaves_no_hole_and_hides_no_hold(case: Case) -> None:
+    facts = [
+        (orders.record_payment_unknown, (1,)),
+        (orders.record_declined, (1, "insufficient_funds", None)),
+        (orders.record_authorized, (PRICE,)),
+        (orders.mark_attention, ("void", "processor is down")),
+        (orders.clear_attention, ()),
+    ]
+    told = await asyncio.gather(*(case.run(work, *given) for work, given in facts * 5), return_exceptions=True)
+    assert {type(one) for one in told} <= {Order, IntegrityError}
+    await asyncio.gather(*(case.run(work, *given) for work, given in facts[:3]))
+    assert await case.state() == (OrderStatus.PENDING, PaymentStatus.AUTHORIZED)
+    seqs = await case.rows("SELECT seq FROM orders.customer_event WHERE order_id = :order_id ORDER BY seq")
+    assert seqs == list(range(1, len(seqs) + 1))
+
+
+async def test_a_fact_told_twice_at_once_is_refused_and_a_repeat_finds_it(case: Case, sessions: Sessions) -> None:
+    async with sessions.begin() as first:
+        await orders.record_reserved(first, case.order_id, datetime.now(UTC))
+        second = asyncio.create_task(case.run(orders.record_reserved, datetime.now(UTC)))
+        await somebody_waits_for(first, sessions)
+    with pytest.raises(IntegrityError):
+        await second
+    await case.run(orders.record_reserved, datetime.now(UTC))
+    await case.run(orders.confirm)
+    assert await case.rows("SELECT seq FROM orders.customer_event WHERE order_id = :order_id ORDER BY seq") == [1, 2, 3]
+
+
+async def test_an_order_is_read_beside_a_column_that_a_later_version_adds(case: Case, database_url: str) -> None:
+    line = OrderLine(product_id=1, sku="A-1", name="Thing", quantity=2, unit_price=PRICE, line_total=PRICE * 2)
+    await case.run(orders.write_prepared, [line], shipping=Money(amount=0), tax=Money(amount=0))
+    engine = make_engine(database_url)
+    async with make_sessions(engine).begin() as session:
+        await (await session.connection()).execute(text("ALTER TABLE orders.orders ADD COLUMN later text"))
+        assert (await orders.with_lines(session, case.order_id))[1] == [line]
+        assert (await orders.confirm(session, case.order_id)).status == OrderStatus.CONFIRMED
+        await session.rollback()
+    await engine.dispose()
+
+
+async def test_of_what_is_prepared_at_once_one_stands_and_all_are_told_its_total(case: Case) -> None:
+    def lines(quantity: int) -> list[OrderLine]:
+        total = PRICE * quantity
+        return [OrderLine(product_id=1, sku="A-1", name="Thing", quantity=quantity, unit_price=PRICE, line_total=total)]
+
+    nothing = Money(amount=0)
+    totals = await asyncio.gather(
+        *(case.run(orders.write_prepared, lines(quantity), shipping=nothing, tax=nothing) for quantity in range(1, 9))
+    )
+    _, written = await case.run(orders.with_lines)
+    assert {total.amount for total in totals} == {written[0].line_total.amount}

@@ -10,10 +10,12 @@ from core.db import Sessions
 from core.settings import Settings
 from models.errors import Conflict, InvalidRequest, Unavailable
 from models.types import Money, PaymentStatus
+from services import payment_records as records
 from services import payments
 from services.payments import PaymentUnknown, ProcessorMismatch
 from services.processor import Processor, ProcessorMisconfigured
 from tests.services.paying import BAD, GOOD, KEY, Purchase, insist, is_held, until
+from tests.services.racing import somebody_waits_for
 
 AUTHORIZED, DECLINED, CAPTURED = PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED, PaymentStatus.CAPTURED
 VOIDED, NONE = PaymentStatus.VOIDED, PaymentStatus.NONE
@@ -180,6 +182,24 @@ async def test_two_authorizations_at_once_hold_the_money_once(new_purchase: Call
         assert await order.money() == (4999, 0, 1)
         assert await order.ledger() == ["authorize"]
         assert await order.status() == "authorized"
+
+
+async def test_a_hold_that_waits_supersedes_the_card_tried_meanwhile(order: Purchase) -> None:
+    for attempt in (1, 2):
+        await records.open_attempt(order.sessions, order.order_id, attempt, order.amount, GOOD)
+    await records.begin_try(order.sessions, order.order_id, 1, f"pi_{order.order_id}")
+    async with order.sessions.begin() as second:  # as `begin_try` does
+        await records.lock(second, order.order_id)
+        (await records.attempts_of(second, order.order_id))[1].tries += 1
+        await second.flush()
+        holding = asyncio.create_task(records.note_authorized(order.sessions, order.order_id, 1, "ch_1"))
+        await somebody_waits_for(second, order.sessions)
+    await holding
+    assert [(one.state, one.decline_code) for one in await order.attempts()] == [
+        ("authorized", None),
+        ("declined", "superseded"),
+    ]
+    assert await order.ledger() == ["authorize"]
 
 
 async def test_the_amount_and_the_card_of_an_attempt_are_fixed(order: Purchase) -> None:
