@@ -1,6 +1,6 @@
 """What `make bench-checkout` says at its end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -46,17 +46,18 @@ def conclude(
     for failure in failures[:5]:
         report.console.print(f"[red]failed:[/] {failure}")
     met = report.bars(wanted) and not oversold and not failures
+    contestants = {one.name: _figures(one) for one in field}
     figures = {
         "load": asdict(load),
         "history": asdict(history),
         "oversold": oversold,
         "failures": len(failures),
         "bars": [asdict(bar) | {"met": bar.met} for bar in wanted],
-        "contestants": {one.name: _figures(one) for one in field},
+        "contestants": contestants,
     }
     report.write_json(json, figures)
     if plot:
-        _draw(field, plot)
+        draw(contestants, plot)
     return met
 
 
@@ -116,21 +117,22 @@ def _figures(one: Contestant) -> dict[str, Any]:
     }
 
 
-def _draw(field: Sequence[Contestant], path: Path) -> None:
-    """CPU milliseconds an order, stacked by component."""
+def draw(contestants: Mapping[str, Any], path: Path) -> None:
+    """CPU milliseconds an order, stacked by component; `contestants` as in the JSON."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 3.2), layout="constrained")
-    left = [0.0] * len(field)
-    for name in COMPONENTS:
-        widths = [_milliseconds(one, name) for one in field]
+    used = {name: one["cpuMillisecondsPerOrder"] for name, one in contestants.items()}
+    figure, axes = pyplot.subplots(figsize=(8, 3), layout="constrained")
+    left = [0.0] * len(used)
+    for component in COMPONENTS:
+        widths = [milliseconds.get(component, 0) for milliseconds in used.values()]
         if max(widths) >= 0.5:
-            axes.barh([one.name for one in field], widths, left=left, label=name)
+            axes.barh(list(used), widths, left=left, label=component)
             left = [sum(pair) for pair in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set_xlabel("CPU milliseconds an order")
-    axes.legend(fontsize="small", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     report.console.print(f"drawn in {path}")
