@@ -60,33 +60,6 @@ class OrderLineRow(SQLModel, table=True):
     line_amount: int = Field(sa_type=BigInteger)
 
 
-class IdempotencyKey(SQLModel, table=True):
-    """Binds (user, method, path, key) to an order and the body it came with."""
-
-    __tablename__ = "idempotency_keys"
-    __table_args__ = SCHEMA
-
-    user_id: UUID = Field(primary_key=True)
-    method: str = Field(primary_key=True)
-    path: str = Field(primary_key=True)
-    key: str = Field(primary_key=True)
-    body_sha256: str
-    order_id: UUID
-    in_flight_until: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
-    created_at: datetime = _timestamp()
-    expires_at: datetime = Field(sa_type=DateTime(timezone=True))
-
-
-class CustomerCounter(SQLModel, table=True):
-    """The last seq given out to a customer; its row lock orders that customer's events."""
-
-    __tablename__ = "customer_counters"
-    __table_args__ = SCHEMA
-
-    customer_id: UUID = Field(primary_key=True)
-    last_seq: int = Field(sa_type=BigInteger)
-
-
 class CustomerEvent(SQLModel, table=True):
     """Append-only. seq is 1..n for each customer without a hole; (order_id, event_key) makes a repeat harmless."""
 

@@ -89,11 +89,6 @@ async def post(session: AsyncSession, order_id: UUID, kind: LedgerKind, amount: 
     return (await (await session.connection()).execute(_POST[kind], parameters)).first() is not None
 
 
-async def is_posted(session: AsyncSession, order_id: UUID, kind: LedgerKind) -> bool:
-    key = f"{order_id}:{kind}"
-    return (await session.exec(select(LedgerTransaction.id).where(LedgerTransaction.key == key))).first() is not None
-
-
 async def of_order(session: AsyncSession, order_id: UUID) -> Sequence[Posted]:
     """The order's transactions, oldest first."""
     transactions = (
