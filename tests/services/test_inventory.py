@@ -166,20 +166,25 @@ async def test_a_repeated_reserve_that_comes_to_its_stock_late_does_not_deadlock
 ) -> None:
     first, second, order = await warehouse.product(10), await warehouse.product(10), uuid4()
     lines = {first: 1, second: 1}
-    async with warehouse.sessions.begin() as delivery:
-        async with warehouse.sessions.begin() as reserving:
-            await inventory.reserve(reserving, order, lines, TTL)
-            repeat = asyncio.create_task(warehouse.run(inventory.reserve, order, lines, TTL))
-            await so_many_wait(warehouse.sessions, 1)
-            delivered = asyncio.create_task(inventory.set_on_hand(delivery, second, 11, actor="staff"))
-            await so_many_wait(warehouse.sessions, 2)
-        await delivered
-        await so_many_wait(warehouse.sessions, 1)  # the repeat has the first product and waits for the second
+    sessions = warehouse.sessions
+    async with sessions.begin() as second_delivery:
+        async with sessions.begin() as first_delivery:
+            async with sessions.begin() as reserving:
+                await inventory.reserve(reserving, order, lines, TTL)
+                # whoever asks first is served first: the repeat stands behind the delivery of the first product
+                deliveries = [asyncio.create_task(inventory.set_on_hand(first_delivery, first, 11, actor="staff"))]
+                await so_many_wait(sessions, 1)
+                repeat = asyncio.create_task(warehouse.run(inventory.reserve, order, lines, TTL))
+                await so_many_wait(sessions, 2)
+                deliveries += [asyncio.create_task(inventory.set_on_hand(second_delivery, second, 11, actor="staff"))]
+                await so_many_wait(sessions, 3)
+            await asyncio.gather(*deliveries)
+        await somebody_waits_for(second_delivery, sessions)  # the repeat, which has the first product
         release = asyncio.create_task(warehouse.run(inventory.release, order))
-        await so_many_wait(warehouse.sessions, 2)
+        await so_many_wait(sessions, 2)
     assert (await repeat).state in (ACTIVE, RELEASED)
     assert await release is RELEASED
-    assert [await warehouse.stock(product) for product in lines] == [(10, 0), (11, 0)]
+    assert [await warehouse.stock(product) for product in lines] == [(11, 0), (11, 0)]
 
 
 async def test_everything_at_once_keeps_every_balance(warehouse: Warehouse) -> None:
