@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, RowMapping, text
+from sqlalchemy import Executable, RowMapping
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -20,71 +20,9 @@ from models.messages import Authorization
 from models.payments import Attempt, AttemptState, LedgerKind, Payment
 from models.types import Money, PaymentStatus
 from services import ledger, processor_keys
+from services.payment_statements import BEGIN_FIRST_TRY, HOLD, OPEN, TAKE, WITH_KEY
 
 FIRST_REQUEST = "place"
-
-
-# Each of these is what usually happens, in one round trip, and changes nothing when the payment stands otherwise than
-# usual: then the row is locked and looked at. The guards are the same.
-_OPEN = text("""
-    WITH payment AS (
-        INSERT INTO payments.payments (order_id, amount, currency) VALUES (:order_id, :amount, :currency)
-        ON CONFLICT DO NOTHING RETURNING order_id
-    )
-    INSERT INTO payments.attempts (order_id, attempt, request_key, payment_method_id)
-    SELECT order_id, :attempt, :request_key, :payment_method_id FROM payment RETURNING order_id
-""")
-
-_BEGIN_FIRST_TRY = text("""
-    WITH payment AS (
-        UPDATE payments.payments SET intent_id = coalesce(intent_id, :intent_id)
-        WHERE order_id = :order_id AND status = 'none' AND void_requested_at IS NULL
-        RETURNING order_id, intent_id
-    )
-    UPDATE payments.attempts a SET tries = 1, confirm_key = :key FROM payment p
-    WHERE a.order_id = p.order_id AND a.attempt = :attempt AND a.state = 'pending' AND a.tries = 0
-      AND NOT EXISTS (
-          SELECT FROM payments.processor_keys k WHERE k.order_id = p.order_id AND k.operation = :operation
-      )
-    RETURNING p.intent_id
-""")
-
-# `others` are locked to be seen as they are after the wait for the payment: one of them may have been tried meanwhile.
-_HOLD = text(f"""
-    WITH payment AS (
-        UPDATE payments.payments SET status = 'authorized', updated_at = now()
-        WHERE order_id = :order_id AND status IN ('none', 'declined', 'unknown')
-          AND voided_at IS NULL AND void_requested_at IS NULL
-        RETURNING order_id, intent_id, amount, currency
-    ), holds AS (
-        UPDATE payments.attempts a SET
-            state = 'authorized', decline_code = NULL, charge_id = :charge_id, answered_at = clock_timestamp()
-        FROM payment p WHERE a.order_id = p.order_id AND a.attempt = :attempt
-    ), others AS MATERIALIZED (
-        SELECT a.order_id, a.attempt, a.tries, a.state FROM payment p JOIN payments.attempts a USING (order_id)
-        WHERE a.attempt <> :attempt FOR UPDATE OF a
-    ), superseded AS (
-        UPDATE payments.attempts a SET state = 'declined', decline_code = 'superseded', answered_at = clock_timestamp()
-        FROM others o
-        WHERE a.order_id = o.order_id AND a.attempt = o.attempt AND o.tries > 0 AND o.state IN ('pending', 'unknown')
-    ), {ledger.booking(LedgerKind.AUTHORIZE, "payment")}
-    SELECT intent_id, amount, currency FROM payment
-""")
-
-_TAKE = text(f"""
-    WITH payment AS (
-        UPDATE payments.payments SET status = 'captured', void_requested_at = NULL, updated_at = now()
-        WHERE order_id = :order_id AND status = 'authorized'
-        RETURNING *
-    ), {ledger.booking(LedgerKind.CAPTURE, "payment")}
-    SELECT * FROM payment
-""").columns(*Payment.__table__.columns)  # type: ignore[attr-defined]
-
-_WITH_KEY = text("""
-    SELECT p.*, k.number AS key_number FROM payments.payments p
-    LEFT JOIN payments.processor_keys k ON k.order_id = p.order_id AND k.operation = :operation
-    WHERE p.order_id = :order_id
-""")
 
 
 @dataclass(frozen=True)
@@ -117,7 +55,7 @@ async def open_attempt(
         "request_key": _request_key(attempt),
         "payment_method_id": payment_method_id,
     }
-    if await _first(sessions, _OPEN, parameters):
+    if await _first(sessions, OPEN, parameters):
         return Opened(None, processor_keys.key(order_id, processor_keys.INTENT))
     async with sessions.begin() as session:
         payment = await lock(session, order_id)
@@ -158,7 +96,7 @@ async def begin_try(sessions: Sessions, order_id: UUID, attempt: int, intent_id:
     operation = f"authorize:{attempt}"
     key = processor_keys.key(order_id, operation)
     first = {"order_id": order_id, "attempt": attempt, "intent_id": intent_id, "key": key, "operation": operation}
-    if row := await _first(sessions, _BEGIN_FIRST_TRY, first):
+    if row := await _first(sessions, BEGIN_FIRST_TRY, first):
         return Begun(row["intent_id"], key)
     async with sessions.begin() as session:
         payment = await lock(session, order_id)
@@ -181,7 +119,7 @@ async def note_authorized(
 
     None: the payment is to be voided, or is; a hold that came too late is written down, so that it will be let go.
     """
-    if row := await _first(sessions, _HOLD, {"order_id": order_id, "attempt": attempt, "charge_id": charge_id}):
+    if row := await _first(sessions, HOLD, {"order_id": order_id, "attempt": attempt, "charge_id": charge_id}):
         amount = Money(amount=row["amount"], currency=row["currency"])
         return Authorization(
             status=PaymentStatus.AUTHORIZED, attempt=attempt, intent_id=row["intent_id"], amount=amount
@@ -282,7 +220,7 @@ async def note_voided(sessions: Sessions, order_id: UUID, last_charge: str | Non
 
 async def note_captured(sessions: Sessions, order_id: UUID, charge_id: str | None) -> Payment:
     """The money is taken: payment and ledger in one transaction. A void that came too late is forgotten."""
-    if row := await _first(sessions, _TAKE, {"order_id": order_id}):
+    if row := await _first(sessions, TAKE, {"order_id": order_id}):
         return Payment(**row)
     async with sessions.begin() as session:
         payment = await lock(session, order_id)
@@ -299,7 +237,7 @@ async def note_captured(sessions: Sessions, order_id: UUID, charge_id: str | Non
 
 async def with_key(sessions: Sessions, order_id: UUID, operation: str) -> tuple[Payment, str] | None:
     """The payment, and the key that `operation` uses now; None if nobody ever asked for this order's money."""
-    row = await _first(sessions, _WITH_KEY, {"order_id": order_id, "operation": operation})
+    row = await _first(sessions, WITH_KEY, {"order_id": order_id, "operation": operation})
     if row is None:
         return None
     columns = dict(row)
