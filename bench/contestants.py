@@ -152,11 +152,7 @@ async def _buy_at_the_ceiling(url: str, load: Load) -> Round:
             lines = [{"product_id": product, "quantity": 1} for product in random.sample(range(1, 1001), 2)]
             began = time.perf_counter()
             answer = await http.post("/orders", json={"lines": lines})
-            if answer.status_code == 201:
-                result.latencies.append(time.perf_counter() - began)
-                result.orders.append(answer.json()["id"])
-            else:
-                result.failures.append(f"{answer.status_code} {answer.text[:200]}")
+            result.note(answer, began)
 
         began = time.perf_counter()
         await side_by_side(load.at_once, (place() for _ in range(load.orders)))

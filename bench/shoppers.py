@@ -46,6 +46,14 @@ class Round:
         """Confirmed orders a second."""
         return len(self.orders) / self.seconds
 
+    def note(self, answer: httpx.Response, began: float) -> None:
+        """What came of an order that was sent off at `began` (time.perf_counter)."""
+        if answer.status_code == 201:
+            self.latencies.append(time.perf_counter() - began)
+            self.orders.append(answer.json()["id"])
+        else:
+            self.failures.append(f"{answer.status_code} {answer.text[:200]}")
+
 
 async def sign_up(settings: Settings, number: int) -> list[Shopper]:
     """`number` shoppers, signed in."""
@@ -111,11 +119,7 @@ async def buy(base_urls: Sequence[str], shoppers: Sequence[Shopper], at_once: in
             url = f"{base_urls[nth % len(base_urls)]}/api/orders/place"
             began = time.perf_counter()
             answer = await http.post(url, json={"paymentMethodId": "pm_card_visa"}, headers=headers)
-            if answer.status_code == 201:
-                result.latencies.append(time.perf_counter() - began)
-                result.orders.append(answer.json()["id"])
-            else:
-                result.failures.append(f"{answer.status_code} {answer.text[:200]}")
+            result.note(answer, began)
 
         began = time.perf_counter()
         await side_by_side(at_once, (place(nth, shopper) for nth, shopper in enumerate(shoppers)))
