@@ -60,6 +60,16 @@ class FakeShop:
     def count(self) -> Counter[str]:
         return Counter(self.calls)
 
+    def break_until_marked(self, step: str) -> None:
+        """An outage that lasts until the order is marked, however many attempts the server makes of a round: the one
+        that skips time does not always make as many."""
+        self.fail[step] = 1_000
+
+        async def mend() -> None:
+            self.fail[step] = 0
+
+        self.on_call["mark_attention"] = mend
+
     async def _called(self, step: str) -> None:
         self.calls.append(step)
         if step in self.on_call:

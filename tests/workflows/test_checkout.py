@@ -54,7 +54,7 @@ async def test_an_outage_of_any_step_is_ridden_out(start: Any, step: str, fast_p
 @pytest.mark.parametrize("step", HAPPY)
 async def test_a_long_outage_marks_the_order_and_heals_by_itself(start: Any, step: str) -> None:
     shop = FakeShop()
-    shop.fail[step] = 12  # more than a round holds
+    shop.break_until_marked(step)
     handle = await start(shop, checkout_input(fast_path=False))
     result = await handle.result()
     assert result.status is OrderStatus.CONFIRMED
@@ -65,7 +65,7 @@ async def test_a_long_outage_marks_the_order_and_heals_by_itself(start: Any, ste
 
 async def test_a_step_that_stands_still_prolongs_the_reservation(start: Any) -> None:
     shop = FakeShop()
-    shop.fail["authorize"] = 12
+    shop.break_until_marked("authorize")
     handle = await start(shop, checkout_input(fast_path=False))
     await handle.result()
     assert shop.count()["prolong"] >= 1
