@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from models.types import Service
 
 DEVELOPMENT_SECRET = "mercato-development-only"
+DEVELOPMENT_WEBHOOK_SECRET = "whsec_mercato_development_only"
 
 SERVICE_PORTS = {
     Service.USERS: 5001,
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
     signing_key: SecretStr = SecretStr("")  # PEM, Ed25519; empty: made in data_dir (development only)
     verify_key: str = ""  # PEM of its public half, for services that only check tokens
     processor_api_key: SecretStr = SecretStr("sk_test_mercato")
+    webhook_secret: SecretStr = SecretStr(DEVELOPMENT_WEBHOOK_SECRET)  # signs what the processor tells us
 
     # rules
     currency: str = "EUR"
@@ -120,6 +122,8 @@ class Settings(BaseSettings):
             raise ValueError("MERCATO_SIGNING_KEY (or MERCATO_VERIFY_KEY) must be set in production")
         if self.processor_api_key.get_secret_value() == "sk_test_mercato":
             raise ValueError("MERCATO_PROCESSOR_API_KEY must be set in production")
+        if self.webhook_secret.get_secret_value() == DEVELOPMENT_WEBHOOK_SECRET:
+            raise ValueError("MERCATO_WEBHOOK_SECRET must be set in production")
         if self.rate_limits == "off" or self.crash_at:
             raise ValueError("MERCATO_RATE_LIMITS=off and MERCATO_CRASH_AT are refused in production")
         return self

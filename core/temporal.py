@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID
 
 import temporalio.api.enums.v1 as enums
 import temporalio.api.operatorservice.v1 as operator
@@ -14,6 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from core.settings import Settings
 from models.errors import Unavailable
+from models.messages import ProcessorNews
 
 DATA_CONVERTER = pydantic_data_converter
 CUSTOMER_ID = SearchAttributeKey.for_keyword("CustomerId")
@@ -72,6 +74,23 @@ class TemporalConnector:
     async def close(self) -> None:
         """Forget the client; the SDK closes its connection with the last reference."""
         self._client = None
+
+
+async def tell_order(client: Client, order_id: UUID, news: ProcessorNews) -> bool:
+    """Wake the runs of an order that may wait for the processor. False: none of them runs.
+
+    Raises:
+        RPCError: Temporal did not take it.
+    """
+    told = False
+    for kind in ("checkout", "repair", "fulfilment"):
+        try:
+            await client.get_workflow_handle(f"{kind}-{order_id}").signal("processor_news", news)
+            told = True
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+    return told
 
 
 async def ensure_search_attributes(client: Client) -> None:

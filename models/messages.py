@@ -81,13 +81,15 @@ class Reservation(Message):
 
 
 class Authorization(Message):
-    """What the processor said for certain: `authorized` or `declined` (with its decline code)."""
+    """What the processor said for certain: `authorized`, `declined` (with its decline code), or `none` with
+    `action_url`: the shopper has to authenticate there first (3-D Secure); ask again to learn what came of it."""
 
     status: PaymentStatus
     attempt: int
     decline_code: str | None = None
     intent_id: str | None = None
     amount: Money | None = None
+    action_url: str | None = None
 
 
 class Capture(Message):
@@ -103,21 +105,39 @@ class Voiding(Message):
     intent_id: str | None = None
 
 
-class CheckoutInput(Message):
-    """Starts a checkout. Everything the run depends on is here, so that replay agrees."""
+class Refund(Message):
+    """`refunded`: everything that was taken is given back; `none`, `voided`: there was nothing to give back."""
+
+    status: PaymentStatus
+    intent_id: str | None = None
+    refund_id: str | None = None
+    amount: Money | None = None
+
+
+class RunOfOrder(Message):
+    """What every run about an order is started with. All that it depends on is here, so that replay agrees."""
 
     order_id: UUID
     customer_id: UUID
-    payment_method_id: str
-    expected_total: Money | None = None
-    cart_version: int | None = None
     reservation_ttl_seconds: int = 600
     fast_path: bool = True
     fast_step_seconds: float = 2
     round_seconds: float = 60
     round_pause_seconds: float = 180
     attempt_seconds: float = 10  # how long after a worker's death its regular attempt counts as lost
+
+
+class CheckoutInput(RunOfOrder):
+    """Starts a checkout."""
+
+    payment_method_id: str
+    expected_total: Money | None = None
+    cart_version: int | None = None
     repair: bool = False  # after a terminated run: undo an open order, or bring a confirmed one to its end
+
+
+class FulfilmentInput(RunOfOrder):
+    """Starts what comes after the sale; so far that is a cancel."""
 
 
 class CheckoutResult(Message):
@@ -200,6 +220,24 @@ class CloseOrder(Message):
     reason: str = ""
 
 
+class BeginCancel(Message):
+    """A sold order is to be cancelled; written down before anything is given back."""
+
+    order_id: UUID
+    actor: str
+    reason: str
+
+
+class SoldOrder(Message):
+    """Where a sold order stands when its cancel begins; not `cancellable`: it was never sold, or is at its end."""
+
+    number: str
+    status: OrderStatus
+    payment_status: PaymentStatus
+    total: Money | None = None
+    cancellable: bool = False
+
+
 class Attention(Message):
     """`step` stands still because of `cause`; `step` empty: all is well again."""
 
@@ -230,6 +268,15 @@ class UsePaymentMethod(Message):
     payment_method_id: str = ""
     actor: str = ""
     reason: str = ""
+
+
+class ProcessorNews(Message):
+    """The processor says that something happened to this order's payment. Nothing in it is believed: it only makes a
+    run that waits for the processor ask again, now."""
+
+    event_id: str
+    type: str
+    intent_id: str
 
 
 class OrderOutcome(Message):

@@ -40,6 +40,7 @@ class Order(SQLModel, table=True):
     total_amount: int | None = Field(default=None, sa_type=BigInteger)
     shipping_address: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONB(none_as_null=True)))
     checkout: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))  # the workflow's input, to start it again
+    cancel_requested: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONB(none_as_null=True)))
     cancel_reason: str | None = None
     trace_id: str | None = None
     created_at: datetime = _timestamp()

@@ -55,12 +55,14 @@ class PaymentStatus(StrEnum):
     DECLINED = "declined"
     UNKNOWN = "unknown"
     VOIDED = "voided"
+    REFUNDED = "refunded"
 
 
 class ReservationState(StrEnum):
     ACTIVE = "active"
     COMMITTED = "committed"
     RELEASED = "released"
+    RESTOCKED = "restocked"  # sold, and back on the shelf
 
 
 class EventType(StrEnum):
@@ -77,6 +79,8 @@ class EventType(StrEnum):
     PAYMENT_CAPTURED = "payment.captured"
     PAYMENT_VOIDED = "payment.voided"
     PAYMENT_UNKNOWN = "payment.unknown"
+    PAYMENT_ACTION_REQUIRED = "payment.action_required"
+    PAYMENT_REFUNDED = "payment.refunded"
     ORDER_NEEDS_ATTENTION = "order.needs_attention"
     ORDER_ATTENTION_CLEARED = "order.attention_cleared"
 

@@ -47,7 +47,7 @@ _CHANGE = """
     ), changed AS (
         UPDATE orders.orders o SET
             status = due.status, payment_status = due.payment_status, action_required = due.action_required,
-            refusal = due.refusal, cancel_reason = due.cancel_reason,
+            refusal = due.refusal, cancel_reason = due.cancel_reason, cancel_requested = due.cancel_requested,
             needs_attention = due.needs_attention, attention = due.attention, updated_at = now()
         FROM due WHERE o.id = due.id RETURNING o.*
     )

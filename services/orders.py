@@ -190,6 +190,32 @@ async def record_declined(
     )
 
 
+async def record_action_required(
+    session: AsyncSession, order_id: UUID, attempt: int, url: str, deadline: datetime | None
+) -> Order:
+    """The card's bank wants to see the shopper, at `url` and before `deadline`."""
+    action = {
+        "type": "redirect",
+        "reason": "authentication_required",
+        "url": url,
+        "deadline": deadline.isoformat() if deadline else None,
+    }
+    return await move(
+        session,
+        order_id,
+        EventType.PAYMENT_ACTION_REQUIRED,
+        key=f"payment.action_required:{attempt}",
+        allowed=OPEN,
+        late_after=(PaymentStatus.AUTHORIZED,),
+        changes={
+            "payment_status": PaymentStatus.NONE,
+            "status": OrderStatus.ACTION_REQUIRED,
+            "action_required": action,
+        },
+        data={"attempt": attempt, "actionRequired": action},
+    )
+
+
 async def record_payment_unknown(session: AsyncSession, order_id: UUID, attempt: int) -> Order:
     """The processor did not say what happened. Never a decline: it is asked until it says."""
     return await move(
@@ -231,6 +257,18 @@ async def record_voided(session: AsyncSession, order_id: UUID) -> Order:
     """The money held was given back."""
     return await move(
         session, order_id, EventType.PAYMENT_VOIDED, allowed=OPEN, changes={"payment_status": PaymentStatus.VOIDED}
+    )
+
+
+async def record_refunded(session: AsyncSession, order_id: UUID, amount: Money) -> Order:
+    """The money was given back to whoever paid."""
+    return await move(
+        session,
+        order_id,
+        EventType.PAYMENT_REFUNDED,
+        allowed=(OrderStatus.CONFIRMED,),
+        changes={"payment_status": PaymentStatus.REFUNDED},
+        data={"amount": amount.model_dump()},
     )
 
 

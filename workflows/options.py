@@ -28,3 +28,7 @@ def checkout_workflow_id(order_id: object) -> str:
 
 def repair_workflow_id(order_id: object) -> str:
     return f"repair-{order_id}"
+
+
+def fulfilment_workflow_id(order_id: object) -> str:
+    return f"fulfilment-{order_id}"
