@@ -181,7 +181,8 @@ class Platform:
             settings.processor_database_url = url
             settings.processor_url = f"http://{host}:{port}"
             needs = ("postgres",) if self.embeds["postgres"] else ()
-            work.append(supervisor.start(programs.processor(url, host, port, needs)))
+            webhook = programs.webhook_environment(settings, f"http://{host}:{settings.port}")
+            work.append(supervisor.start(programs.processor(url, host, port, needs, webhook)))
         await _all(migrate(settings.database_url), *work)
 
     async def _seed(self) -> None:
