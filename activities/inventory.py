@@ -37,3 +37,9 @@ class InventoryActivities:
         """Give the stock back; a reservation that comes later holds nothing."""
         async with self.sessions() as session:
             return await inventory.release(session, request.order_id)
+
+    @activity.defn
+    async def restock(self, request: OrderRef) -> ReservationState | None:
+        """Put what was sold back on the shelf."""
+        async with self.sessions() as session:
+            return await inventory.restock(session, request.order_id)

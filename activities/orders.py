@@ -7,10 +7,11 @@ from temporalio import activity
 
 from activities.recorder import OrderRecorder
 from core.db import Sessions
-from models.errors import Conflict, InvalidRequest, MercatoError
+from models.errors import Conflict, InvalidRequest, MercatoError, Unavailable
 from models.messages import (
     Attention,
     AuditAction,
+    BeginCancel,
     ClaimedLine,
     CloseOrder,
     Confirmation,
@@ -20,7 +21,9 @@ from models.messages import (
     PrepareOrder,
     PricedProduct,
     Refusal,
+    SoldOrder,
 )
+from models.orders import Order
 from models.types import Money, OrderStatus, PaymentStatus, ReservationState
 from services import catalog, claims, inventory, orders, pricing
 
@@ -81,6 +84,34 @@ class OrderActivities:
         return OrderStatus(order.status)
 
     @activity.defn
+    async def begin_cancel(self, request: BeginCancel) -> SoldOrder:
+        """Write down that a sold order is to be cancelled, and learn where it stands.
+
+        Raises:
+            Unavailable: it is not sold yet; whether it will be is being found out by its checkout.
+        """
+        order = await self.recorder.record(
+            lambda session: orders.request_cancel(session, request.order_id, request.actor, request.reason)
+        )
+        if order.status in orders.OPEN:
+            raise Unavailable("The checkout of this order has not come to its end yet.")
+        return SoldOrder(
+            number=order.number,
+            status=OrderStatus(order.status),
+            payment_status=PaymentStatus(order.payment_status),
+            total=_total_of(order),
+            cancellable=order.status == OrderStatus.CONFIRMED,
+        )
+
+    @activity.defn
+    async def cancel_sold(self, request: CloseOrder) -> OrderStatus:
+        """Write the end of a sold order whose money and stock are given back; answers the status it has now."""
+        order = await self.recorder.record(
+            lambda session: orders.cancel_sold(session, request.order_id, request.reason)
+        )
+        return OrderStatus(order.status)
+
+    @activity.defn
     async def mark_attention(self, request: Attention) -> None:
         await self.recorder.record(
             lambda session: orders.mark_attention(session, request.order_id, request.step, request.cause)
@@ -107,7 +138,7 @@ class OrderActivities:
             status=OrderStatus(order.status),
             payment_status=PaymentStatus(order.payment_status),
             lines=lines,
-            total=Money(amount=order.total_amount, currency=order.currency) if order.total_amount is not None else None,
+            total=_total_of(order),
             committed=reservation is ReservationState.COMMITTED,
             begun=order.total_amount is not None,
             needs_attention=order.needs_attention,
@@ -132,6 +163,10 @@ class OrderActivities:
             )
         async with self.recorder.sessions() as session:
             return await orders.write_prepared(session, request.order_id, lines, shipping=bill.shipping, tax=bill.tax)
+
+
+def _total_of(order: Order) -> Money | None:
+    return None if order.total_amount is None else Money(amount=order.total_amount, currency=order.currency)
 
 
 def _sellable(product: PricedProduct | None) -> bool:

@@ -6,9 +6,10 @@ from temporalio import activity
 
 from activities.recorder import OrderRecorder
 from core.db import Sessions
-from models.messages import Authorization, AuthorizePayment, Capture, OrderRef, Voiding
-from models.types import PaymentStatus
-from services import orders, payments
+from models.errors import Conflict
+from models.messages import Authorization, AuthorizePayment, Capture, OrderRef, Refund, Voiding
+from models.types import OrderStatus, PaymentStatus
+from services import orders, payments, refunds
 from services.processor import Processor
 
 FIRST_REQUEST = "place"
@@ -49,8 +50,15 @@ class PaymentActivities:
 
     @activity.defn
     async def capture(self, request: OrderRef) -> Capture:
-        """Take the money that is held."""
-        capture = await payments.capture(self.sessions, self.processor, order_id=request.order_id)
+        """Take the money that is held. Of a sold order that has been cancelled meanwhile there is nothing to take."""
+        try:
+            capture = await payments.capture(self.sessions, self.processor, order_id=request.order_id)
+        except Conflict:
+            async with self.recorder.sessions() as session:
+                order = await orders.get(session, request.order_id)
+            if order.status != OrderStatus.CANCELLED:
+                raise
+            return Capture(status=PaymentStatus.VOIDED)
         amount = capture.amount
         if capture.status is PaymentStatus.CAPTURED and amount is not None:
             await self.recorder.record(lambda session: orders.record_captured(session, request.order_id, amount))
@@ -64,6 +72,15 @@ class PaymentActivities:
             await self.recorder.record(lambda session: orders.record_voided(session, request.order_id))
         return voiding
 
+    @activity.defn
+    async def refund(self, request: OrderRef) -> Refund:
+        """Give back everything that was taken."""
+        refund = await refunds.refund(self.sessions, self.processor, order_id=request.order_id)
+        amount = refund.amount
+        if refund.status is PaymentStatus.REFUNDED and amount is not None:
+            await self.recorder.record(lambda session: orders.record_refunded(session, request.order_id, amount))
+        return refund
+
     async def _attempt(self, request: AuthorizePayment) -> int:
         if request.request_key == FIRST_REQUEST:
             return 1
@@ -76,6 +93,12 @@ class PaymentActivities:
         if authorization.status is PaymentStatus.AUTHORIZED:
             await self.recorder.record(
                 lambda session: orders.record_authorized(session, request.order_id, request.amount)
+            )
+        elif (url := authorization.action_url) is not None:
+            await self.recorder.record(
+                lambda session: orders.record_action_required(
+                    session, request.order_id, authorization.attempt, url, request.deadline
+                )
             )
         else:
             code = authorization.decline_code or "card_declined"

@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from loguru import logger
 from temporalio.client import (
-    Client,
     WithStartWorkflowOperation,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
@@ -28,12 +27,14 @@ from temporalio.service import RPCError, RPCStatusCode
 from core.telemetry import current_trace_id
 from core.temporal import TemporalConnector
 from models.errors import Conflict, MercatoError, Unavailable
-from models.messages import CheckoutInput, CheckoutResult, StaffAction, UsePaymentMethod
-from models.types import order_number
+from models.messages import CheckoutInput, FulfilmentInput, RunOfOrder, StaffAction, UsePaymentMethod
+from models.types import OrderStatus, order_number
 from workflows import options, steps
 from workflows.checkout import CheckoutWorkflow
+from workflows.fulfilment import FulfilmentWorkflow
 
 SHORTEST_WAIT = 0.05
+MEND_SECONDS = 10.0
 WORD_SECONDS = 2.0  # for a message that must arrive, however little the caller wanted to wait
 LATE = 0.1  # what the RPC's own deadline may be late by
 
@@ -59,7 +60,7 @@ async def start(through: Checkouts, checkout: CheckoutInput, wait: float) -> Non
         if wait < SHORTEST_WAIT:
             await client.start_workflow(CheckoutWorkflow.run, checkout, **_start_options(through, checkout))
             return
-        operation = _start_operation(through, checkout)
+        operation = WithStartWorkflowOperation(CheckoutWorkflow.run, checkout, **_start_options(through, checkout))
         update = client.execute_update_with_start_workflow(
             CheckoutWorkflow.placed,
             start_workflow_operation=operation,
@@ -109,44 +110,93 @@ async def send_card(through: Checkouts, order_id: UUID, key: str, card: UsePayme
     return True
 
 
-async def cancel(through: Checkouts, checkout: CheckoutInput, action: StaffAction, wait: float) -> None:
-    """Cancel an order; one whose checkout was never started is started only to be undone.
+async def cancel(through: Checkouts, checkout: CheckoutInput, action: StaffAction, wait: float, *, word: bool) -> bool:
+    """Cancel an order that is not sold; one whose checkout was never started is started only to be undone.
+
+    `word`: leave the wish as a signal if nobody takes it in time. False: the order is past the point of no return.
 
     Raises:
-        Conflict: `not_cancellable`, past the point of no return.
+        Unavailable: Temporal cannot be reached.
+    """
+    operation = WithStartWorkflowOperation(CheckoutWorkflow.run, checkout, **_start_options(through, checkout))
+    taken = await _cancel(through, CheckoutWorkflow.cancel, operation, action, wait)
+    if taken is None and word:
+        await _leave_word(through, CheckoutWorkflow.run, checkout, action, _start_options(through, checkout))
+    return taken is not False
+
+
+async def cancel_sold(
+    through: Checkouts, order: FulfilmentInput, action: StaffAction, wait: float, *, word: bool
+) -> None:
+    """Cancel a sold order: refund it, put its stock back. Whatever comes of it in `wait` seconds is in the order's row.
+
+    Raises:
+        Unavailable: Temporal cannot be reached.
+    """
+    start = _fulfilment_options(through, order)
+    operation = WithStartWorkflowOperation(FulfilmentWorkflow.run, order, **start)
+    taken = await _cancel(through, FulfilmentWorkflow.cancel, operation, action, wait)
+    if taken is None and word:
+        await _leave_word(through, FulfilmentWorkflow.run, order, action, start)
+
+
+async def mend(through: Checkouts, order_id: UUID, what: Literal["retry", "resolve"], action: StaffAction) -> None:
+    """Send staff's update to the run of the order in which something stands still.
+
+    Raises:
+        Conflict: nothing stands still, or the run refuses.
         Unavailable: Temporal cannot be reached.
     """
     client = await through.temporal.client()
-    wait, operation = max(wait, SHORTEST_WAIT), _start_operation(through, checkout)
+    refusal: MercatoError = Conflict("no run of this order is open", code=f"nothing_to_{what}")
+    for workflow_id in options.runs_of(order_id):
+        try:
+            async with asyncio.timeout(MEND_SECONDS):
+                await client.get_workflow_handle(workflow_id).execute_update(what, action)
+            return
+        except WorkflowUpdateFailedError as error:
+            refusal = _refusal_of(error, f"nothing_to_{what}")
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise Unavailable("Temporal does not answer") from error
+        except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError) as error:
+            raise Unavailable("no worker has taken it yet") from error
+    raise refusal
+
+
+async def _cancel(
+    through: Checkouts, update: Any, operation: WithStartWorkflowOperation[Any, Any], action: StaffAction, wait: float
+) -> bool | None:
+    """True: carried out, or about to be. False: this run cannot any more. None: nobody has taken it in time."""
+    client = await through.temporal.client()
+    wait = max(wait, SHORTEST_WAIT)
     try:
-        update = client.execute_update_with_start_workflow(
-            CheckoutWorkflow.cancel,
-            action,
-            start_workflow_operation=operation,
-            id="cancel",
-            rpc_timeout=timedelta(seconds=wait),
+        cancelling = client.execute_update_with_start_workflow(
+            update, action, start_workflow_operation=operation, id="cancel", rpc_timeout=timedelta(seconds=wait)
         )
-        await _within(wait, update, operation)
+        await _within(wait, cancelling, operation)
     except WorkflowAlreadyStartedError:
-        return  # it has ended meanwhile: the row says how
+        return True  # it has ended meanwhile: the row says how
     except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError):
-        await _leave_word(client, through, checkout, action)
+        return None
     except WorkflowUpdateFailedError as error:
-        raise _refusal_of(error, "not_cancellable") from error
+        return isinstance(error.cause, ApplicationError) and error.cause.type == "already_cancelling"
     except RPCError as error:
         _raise_unless_late(error)
-        await _leave_word(client, through, checkout, action)
+        return None
+    return True
 
 
-async def _leave_word(client: Client, through: Checkouts, checkout: CheckoutInput, action: StaffAction) -> None:
+async def _leave_word(through: Checkouts, run: Any, order: Any, action: StaffAction, start: dict[str, Any]) -> None:
     """An update that no worker has taken is kept in memory only, if it has arrived at all; a signal is written down."""
+    client = await through.temporal.client()
     signal = client.start_workflow(
-        CheckoutWorkflow.run,
-        checkout,
+        run,
+        order,
         start_signal="cancel_soon",
         start_signal_args=[action],
         rpc_timeout=timedelta(seconds=WORD_SECONDS),
-        **_start_options(through, checkout),
+        **start,
     )
     try:
         await _within(WORD_SECONDS, signal)
@@ -159,7 +209,7 @@ async def _leave_word(client: Client, through: Checkouts, checkout: CheckoutInpu
 async def _within(
     wait: float,
     update: Coroutine[Any, Any, object],
-    operation: "WithStartWorkflowOperation[CheckoutWorkflow, CheckoutResult] | None" = None,
+    operation: WithStartWorkflowOperation[Any, Any] | None = None,
 ) -> None:
     """Wait for the update, `wait` seconds in all: the deadline of the RPC counts for each of the client's attempts."""
     try:
@@ -175,12 +225,6 @@ async def _within(
         raise
 
 
-def _start_operation(
-    through: Checkouts, checkout: CheckoutInput
-) -> "WithStartWorkflowOperation[CheckoutWorkflow, CheckoutResult]":
-    return WithStartWorkflowOperation(CheckoutWorkflow.run, checkout, **_start_options(through, checkout))
-
-
 def _start_options(through: Checkouts, checkout: CheckoutInput) -> dict[str, Any]:
     """One checkout an order, ever: a running one is joined, an ended one is not started again."""
     return {
@@ -188,8 +232,22 @@ def _start_options(through: Checkouts, checkout: CheckoutInput) -> dict[str, Any
         "task_queue": options.TASK_QUEUE,
         "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
         "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
-        "search_attributes": _attributes(checkout),
+        "search_attributes": _attributes(checkout, OrderStatus.PENDING),
         "static_summary": f"Order {order_number(checkout.order_id)}",
+        "task_timeout": through.task_timeout,
+        "memo": _memo(),
+    }
+
+
+def _fulfilment_options(through: Checkouts, order: FulfilmentInput) -> dict[str, Any]:
+    """One at a time; one that was ended from outside may be started again, one that came to its end may not."""
+    return {
+        "id": options.fulfilment_workflow_id(order.order_id),
+        "task_queue": options.TASK_QUEUE,
+        "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
+        "id_reuse_policy": WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+        "search_attributes": _attributes(order, OrderStatus.CONFIRMED),
+        "static_summary": f"Cancel of order {order_number(order.order_id)}",
         "task_timeout": through.task_timeout,
         "memo": _memo(),
     }
@@ -201,11 +259,11 @@ def _memo() -> dict[str, str]:
     return {"traceId": trace_id} if trace_id else {}
 
 
-def _attributes(checkout: CheckoutInput) -> TypedSearchAttributes:
+def _attributes(order: RunOfOrder, status: OrderStatus) -> TypedSearchAttributes:
     return TypedSearchAttributes(
         [
-            SearchAttributePair(steps.ORDER_STATUS, "pending"),
-            SearchAttributePair(steps.CUSTOMER_ID, str(checkout.customer_id)),
+            SearchAttributePair(steps.ORDER_STATUS, status.value),
+            SearchAttributePair(steps.CUSTOMER_ID, str(order.customer_id)),
             SearchAttributePair(steps.NEEDS_ATTENTION, False),
         ]
     )

@@ -1,16 +1,17 @@
 """What a shopper does with an order over HTTP: place, pay, cancel. See api/order_lists.py for reading."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Depends, Header, Request, Response
 from pydantic import Field
 
 from api import checkouts
-from api.auth import CurrentUser
+from api.auth import CurrentUser, StaffUser
 from api.deps import Resources, ResourcesDep
 from api.limits import limit
 from api.order_views import OrderView, SeenOrder, order_view
@@ -19,7 +20,7 @@ from api.shapes import GivenMoney, RequestModel
 from core.settings import Settings
 from core.telemetry import current_trace_id
 from models.errors import BadRequest, Conflict, InvalidRequest, MercatoError, PaymentRequired, Unavailable
-from models.messages import CheckoutInput, OrderLine, StaffAction, UsePaymentMethod
+from models.messages import CheckoutInput, FulfilmentInput, OrderLine, StaffAction, UsePaymentMethod
 from models.orders import Order
 from models.types import OrderStatus, PaymentStatus, uuid7
 from services import orders, placing
@@ -57,6 +58,14 @@ class PlaceOrder(RequestModel):
 
 class PayOrder(RequestModel):
     payment_method_id: PaymentMethodId
+
+
+class ResolveOrder(RequestModel):
+    """`resolve`: done by hand, as `reason` tells; `retry`: try it again now. No `step`: the one that stands still."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
+    action: Literal["resolve", "retry"] = "resolve"
+    step: Annotated[str, Field(max_length=50, pattern="^[a-z_]*$")] = ""
 
 
 class CancelOrder(RequestModel):
@@ -167,17 +176,14 @@ async def cancel(
     resources: ResourcesDep,
     body: CancelOrder | None = None,
 ) -> Response:
-    """Cancel an order that is not confirmed yet; everything held goes back."""
+    """Cancel an order: what is held goes back; of a sold one, the money is refunded and the stock put back."""
     body = body or CancelOrder()
     bound = _request_key(request, user.user_id, key, body)
     _, repeat = await _bind(resources, bound, order.id, wait)
     try:
-        order = await _read(resources, order.id)
-        if order.status in orders.OPEN:
-            action = StaffAction(actor=f"{user.role}:{user.user_id}", reason=body.reason or "asked for by the shopper")
-            await checkouts.cancel(_checkouts(resources), CheckoutInput.model_validate(order.checkout), action, wait)
-            order = await _read(resources, order.id)
-        if order.status not in (*orders.OPEN, OrderStatus.CANCELLED):
+        action = StaffAction(actor=f"{user.role}:{user.user_id}", reason=body.reason or "asked for by the shopper")
+        order = await _cancelled(resources, await _read(resources, order.id), action, wait)
+        if order.status not in (*orders.OPEN, OrderStatus.CONFIRMED, OrderStatus.CANCELLED):
             raise Conflict(f"the order is {order.status}, it cannot be cancelled", code="not_cancellable")
         status = 200 if order.status == OrderStatus.CANCELLED else 202
         return _response(await _with_lines(resources, order.id), user, status=status, repeat=repeat)
@@ -186,6 +192,14 @@ async def cancel(
         raise _with_order(error, order.id) from error
     finally:
         await _release(resources, bound)
+
+
+@router.post("/api/orders/{order_id}/resolve", response_model=OrderView, dependencies=LIMITED)
+async def resolve(user: StaffUser, order: SeenOrder, resources: ResourcesDep, body: ResolveOrder) -> Response:
+    """Staff: a step stands still. Say that it was done by hand, or have it tried again at once. Audited."""
+    action = StaffAction(actor=f"{user.role}:{user.user_id}", reason=body.reason, step=body.step)
+    await checkouts.mend(_checkouts(resources), order.id, body.action, action)
+    return _response(await _with_lines(resources, order.id), user, status=200, repeat=False)
 
 
 _ORDERS = orders.SERVICE
@@ -206,6 +220,27 @@ def _checkout_of(settings: Settings, user_id: UUID, body: PlaceOrder) -> Checkou
         round_pause_seconds=settings.round_pause_seconds,
         attempt_seconds=settings.attempt_seconds,
     )
+
+
+async def _cancelled(resources: Resources, order: Order, action: StaffAction, wait: float) -> Order:
+    """Do what undoes the order where it stands; the row as it stands after that."""
+    through, sold = _checkouts(resources), order.status == OrderStatus.CONFIRMED
+    clock = asyncio.get_running_loop().time
+    until = clock() + wait
+    word = order.cancel_requested is None  # one word is enough, however often a wish is repeated
+    if order.status in orders.OPEN:
+        checkout = CheckoutInput.model_validate(order.checkout)
+        sold = not await checkouts.cancel(through, checkout, action, wait, word=word)
+        order = await _read(resources, order.id)
+    if sold or order.status == OrderStatus.CONFIRMED:
+        run = FulfilmentInput.model_validate({**order.checkout, "cancel": None})
+        await checkouts.cancel_sold(through, run, action, until - clock(), word=word)
+        order = await _read(resources, order.id)
+    if order.status in (*orders.OPEN, OrderStatus.CONFIRMED) and word:
+        # Nobody has carried it out yet: should the order be sold all the same, reconciliation finds the wish here.
+        async with resources.sessions[_ORDERS]() as session:
+            order = await orders.request_cancel(session, order.id, action.actor, action.reason)
+    return order
 
 
 async def _bind_placement(

@@ -4,7 +4,8 @@
 statement that answers what breaks it. An order in flight breaks nothing: its money may be held, its stock reserved, its
 cart claimed. `story` says of each order how far it is:
 
-- settled: it has ended (rejected, expired, cancelled), or was sold (confirmed and captured);
+- settled: it has ended (rejected, expired, cancelled), or is sold (confirmed and captured, no cancel asked for);
+- was sold: it was confirmed once, and may have been cancelled after that;
 - runs: a checkout or repair workflow of it is open;
 - in flight: it runs, or is not settled and younger than reconciliation lets anything be.
 """
@@ -46,11 +47,14 @@ def preparation(in_flight_seconds: float, open_seconds: float) -> str:
 
     CREATE TEMPORARY VIEW story AS SELECT *, runs OR (NOT settled AND young) AS in_flight FROM (
         SELECT o.id, o.status, o.payment_status, o.total_amount AS total, o.currency, o.needs_attention, o.updated_at,
-               s.ended, s.confirmed, s.ended OR (s.confirmed AND o.payment_status = 'captured') AS settled,
+               s.ended, s.confirmed, s.was_sold, o.cancel_requested IS NOT NULL AS cancelling,
+               s.ended OR (s.confirmed AND o.payment_status = 'captured' AND o.cancel_requested IS NULL) AS settled,
                o.updated_at > now() - make_interval(secs => {in_flight_seconds:f}) AS young,
                o.id IN (SELECT order_id FROM run) AS runs
         FROM orders.orders o CROSS JOIN LATERAL (
-            SELECT o.status IN ('rejected', 'expired', 'cancelled') AS ended, o.status = 'confirmed' AS confirmed) s) x;
+            SELECT o.status IN ('rejected', 'expired', 'cancelled') AS ended, o.status = 'confirmed' AS confirmed,
+                   EXISTS (SELECT FROM orders.customer_event e
+                           WHERE e.order_id = o.id AND e.event_key = 'order.confirmed') AS was_sold) s) x;
 
     CREATE TEMPORARY VIEW processor_money AS SELECT order_id, sum(held)::bigint AS held,
         sum(captured - refunded)::bigint AS taken, sum(charges)::bigint AS charges,
@@ -73,7 +77,7 @@ STOCK = Invariant(
     breaches="""
     WITH booked AS (
         SELECT product_id, sum(on_hand_delta) AS on_hand, sum(reserved_delta) AS reserved,
-               -coalesce(sum(on_hand_delta) FILTER (WHERE kind = 'commit'), 0) AS sold
+               -coalesce(sum(on_hand_delta) FILTER (WHERE kind IN ('commit', 'restock')), 0) AS sold
         FROM catalog.stock_ledger GROUP BY product_id
     ), sold AS (
         SELECT product_id, sum(quantity) AS units
@@ -136,7 +140,8 @@ MONEY = Invariant(
     WHERE CASE
         WHEN s.ended THEN m.held <> 0 OR m.taken <> 0
         WHEN s.settled THEN m.held <> 0 OR m.taken <> s.total OR m.currency <> s.currency
-        WHEN s.confirmed THEN (m.held, m.taken) NOT IN ((s.total, 0), (0, s.total)) OR m.currency <> s.currency
+        WHEN s.confirmed THEN m.currency <> s.currency OR NOT ((m.held, m.taken) IN ((s.total, 0), (0, s.total))
+                                                               OR (s.cancelling AND (m.held, m.taken) = (0, 0)))
         ELSE m.taken <> 0 OR (m.held <> 0 AND m.held IS DISTINCT FROM s.total) END
     """,
 )
@@ -226,7 +231,7 @@ CARTS = Invariant(
     FROM story s FULL JOIN carts.claims k ON k.order_id = s.id
     WHERE CASE
         WHEN s.id IS NULL THEN k.state <> 'released'
-        WHEN s.ended THEN k.state <> 'released'
+        WHEN s.ended THEN k.state IS DISTINCT FROM (CASE WHEN s.was_sold THEN 'consumed' ELSE 'released' END)
         WHEN s.confirmed THEN k.state IS NULL OR k.state = 'released' OR (k.state = 'active' AND NOT s.in_flight)
         ELSE k.state = 'consumed' OR (k.state = 'released' AND NOT (s.in_flight OR s.needs_attention)) END
     """,
@@ -246,16 +251,17 @@ RESERVATIONS = Invariant(
     FROM story s FULL JOIN catalog.reservations r ON r.order_id = s.id
     WHERE CASE
         WHEN s.id IS NULL THEN r.state <> 'released'
-        WHEN s.ended THEN r.state <> 'released'
-        WHEN s.confirmed THEN r.state IS DISTINCT FROM 'committed'
+        WHEN s.ended THEN r.state <> (CASE WHEN s.was_sold THEN 'restocked' ELSE 'released' END)
+        WHEN s.confirmed THEN r.state IS NULL OR r.state NOT IN ('committed', 'restocked')
+                              OR (r.state = 'restocked' AND NOT s.cancelling)
         ELSE r.state = 'active' AND NOT s.in_flight END
     UNION ALL
     SELECT order_id::text, format('product %s: %s sold, %s ordered', product_id, coalesce(sold.quantity, 0),
                                   coalesce(ordered.quantity, 0))
     FROM (SELECT l.* FROM catalog.reservation_lines l JOIN catalog.reservations r USING (order_id)
-          WHERE r.state = 'committed') sold
+          WHERE r.state IN ('committed', 'restocked')) sold
     FULL JOIN (SELECT l.* FROM orders.order_lines l JOIN catalog.reservations r USING (order_id)
-               WHERE r.state = 'committed') ordered USING (order_id, product_id)
+               WHERE r.state IN ('committed', 'restocked')) ordered USING (order_id, product_id)
     WHERE sold.quantity IS DISTINCT FROM ordered.quantity
     """,
 )

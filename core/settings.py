@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     catalog_url: str = ""
     carts_url: str = ""
     public_url: str = "http://127.0.0.1:8080"
+    return_url: str = ""  # where a bank sends the shopper back to, with {order_id}; empty: the order itself
     trusted_proxies: str = ""  # addresses and networks whose X-Forwarded-For is believed; empty: nobody's
 
     # ports of what `mercato up` starts

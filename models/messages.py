@@ -114,6 +114,15 @@ class Refund(Message):
     amount: Money | None = None
 
 
+class Ending(Message):
+    """Why an order was not sold."""
+
+    status: OrderStatus
+    refusal: Refusal | None = None
+    actor: str = ""
+    reason: str = ""
+
+
 class RunOfOrder(Message):
     """What every run about an order is started with. All that it depends on is here, so that replay agrees."""
 
@@ -134,10 +143,9 @@ class CheckoutInput(RunOfOrder):
     expected_total: Money | None = None
     cart_version: int | None = None
     repair: bool = False  # after a terminated run: undo an open order, or bring a confirmed one to its end
-
-
-class FulfilmentInput(RunOfOrder):
-    """Starts what comes after the sale; so far that is a cancel."""
+    # What a run whose history had become too long hands on to the next one.
+    payment_request: str = "place"  # which payment request `payment_method_id` came with
+    ending: Ending | None = None  # it was being undone, for this reason
 
 
 class CheckoutResult(Message):
@@ -262,6 +270,12 @@ class StaffAction(Message):
     actor: str = ""
     reason: str = ""
     step: str = ""
+
+
+class FulfilmentInput(RunOfOrder):
+    """Starts what comes after the sale. `cancel`: a cancel that was asked for before, by a run that was lost."""
+
+    cancel: StaffAction | None = None
 
 
 class UsePaymentMethod(Message):

@@ -18,6 +18,7 @@ class AttemptState(StrEnum):
     AUTHORIZED = "authorized"
     DECLINED = "declined"
     UNKNOWN = "unknown"
+    ACTION_REQUIRED = "action_required"  # the card's bank wants to see the shopper first
 
     @property
     def is_answered(self) -> bool:

@@ -76,6 +76,7 @@ class EventType(StrEnum):
     ORDER_REJECTED = "order.rejected"
     ORDER_EXPIRED = "order.expired"
     ORDER_CANCELLED = "order.cancelled"
+    ORDER_CANCEL_REQUESTED = "order.cancel_requested"
     PAYMENT_CAPTURED = "payment.captured"
     PAYMENT_VOIDED = "payment.voided"
     PAYMENT_UNKNOWN = "payment.unknown"

@@ -1,8 +1,9 @@
 """Stock and reservations: what an order holds, sells or gives back. Nobody else writes stock.
 
-A reservation is `active`, then `committed` or `released`, once. Every change is one SQL statement guarded by that
-state, so it can be repeated, raced and replayed. Stock rows are always locked in the order of their ids, and before
-the reservation's row: orders that share products, and calls for one order, wait for each other and do not deadlock.
+A reservation is `active`, then `committed` or `released`, once; what was committed may be `restocked`. Every change is
+one SQL statement guarded by that state, so it can be repeated, raced and replayed. Stock rows are always locked in the
+order of their ids, and before the reservation's row: orders that share products, and calls for one order, wait for each
+other and do not deadlock.
 
 New stock is always computed from the row that was locked (`locked`), never from the row being updated: PostgreSQL first
 tries an update on the version that the statement's snapshot shows, and checks constraints on it, before it notices that
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping, TextClause, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.errors import Conflict, NotFound, Unavailable
@@ -87,24 +88,32 @@ _END = """
         SELECT s.product_id, s.on_hand, s.reserved, l.quantity
         FROM catalog.reservations r JOIN catalog.reservation_lines l USING (order_id)
         JOIN catalog.stock s USING (product_id)
-        WHERE r.order_id = :order_id AND r.state = 'active' ORDER BY s.product_id FOR NO KEY UPDATE OF s
+        WHERE r.order_id = :order_id AND r.state = '{before}' ORDER BY s.product_id FOR NO KEY UPDATE OF s
     ), ended AS (
         UPDATE catalog.reservations SET state = '{state}', ended_at = clock_timestamp()
-        WHERE order_id = :order_id AND state = 'active' AND (SELECT count(*) FROM locked) > 0 RETURNING order_id
+        WHERE order_id = :order_id AND state = '{before}' AND (SELECT count(*) FROM locked) > 0 RETURNING order_id
     ), given AS MATERIALIZED (
         SELECT locked.* FROM locked, ended
     ), changed AS (
-        UPDATE catalog.stock s SET on_hand = l.on_hand - {sold}, reserved = l.reserved - l.quantity
+        UPDATE catalog.stock s SET on_hand = l.on_hand + {on_hand}, reserved = l.reserved + {reserved}
         FROM given l WHERE s.product_id = l.product_id
     ), booked AS (
         INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, order_id)
-        SELECT l.product_id, '{kind}', -{sold}, -l.quantity, :order_id FROM given l
+        SELECT l.product_id, '{kind}', {on_hand}, {reserved}, :order_id FROM given l
     )
     SELECT (SELECT count(*) FROM ended) AS ended,
            (SELECT state FROM catalog.reservations WHERE order_id = :order_id) AS before
 """
-_COMMIT = text(_END.format(state="committed", kind="commit", sold="l.quantity"))
-_RELEASE = text(_END.format(state="released", kind="release", sold="0"))
+
+
+def _end(kind: str, before: str, state: str, *, on_hand: str, reserved: str) -> TextClause:
+    """The statement that ends a reservation once, and what it adds to the stock of each line `l`."""
+    return text(_END.format(kind=kind, before=before, state=state, on_hand=on_hand, reserved=reserved))
+
+
+_COMMIT = _end("commit", "active", "committed", on_hand="-l.quantity", reserved="-l.quantity")
+_RELEASE = _end("release", "active", "released", on_hand="0", reserved="-l.quantity")
+_RESTOCK = _end("restock", "committed", "restocked", on_hand="l.quantity", reserved="0")
 
 _TOMBSTONE = text("""
     INSERT INTO catalog.reservations (order_id, state, expires_at, ended_at)
@@ -207,6 +216,19 @@ async def release(session: AsyncSession, order_id: UUID) -> ReservationState:
             if await _first(session, _TOMBSTONE, {"order_id": order_id}):
                 return ReservationState.RELEASED
         elif row["before"] != ReservationState.ACTIVE:
+            return ReservationState(row["before"])
+    raise Unavailable(CONTENDED)
+
+
+async def restock(session: AsyncSession, order_id: UUID) -> ReservationState | None:
+    """Put what was sold back on the shelf. The state it is in then: RESTOCKED, or what it was if it is not sold."""
+    for _ in range(ATTEMPTS):
+        row = await _one(session, _RESTOCK, {"order_id": order_id})
+        if row["ended"]:
+            return ReservationState.RESTOCKED
+        if row["before"] is None:
+            return None
+        if row["before"] != ReservationState.COMMITTED:
             return ReservationState(row["before"])
     raise Unavailable(CONTENDED)
 

@@ -302,6 +302,40 @@ async def end(
     )
 
 
+async def request_cancel(session: AsyncSession, order_id: UUID, actor: str, reason: str) -> Order:
+    """Write down, once, that the order is to be cancelled, before anything is given back; audited.
+
+    Of an open order too, when nobody takes the wish in time: should it be sold meanwhile, it is cancelled after that.
+    """
+    return await move(
+        session,
+        order_id,
+        EventType.ORDER_CANCEL_REQUESTED,
+        allowed=(*OPEN, OrderStatus.CONFIRMED),
+        changes={"cancel_requested": {"actor": actor, "reason": reason}},
+        data={"reason": reason},
+        actor=actor,
+        reason=reason,
+    )
+
+
+async def cancel_sold(session: AsyncSession, order_id: UUID, reason: str) -> Order:
+    """The end of a sold order whose money and stock are given back, and whose cancel was requested."""
+    return await move(
+        session,
+        order_id,
+        EventType.ORDER_CANCELLED,
+        allowed=(OrderStatus.CONFIRMED,),
+        changes={
+            "status": OrderStatus.CANCELLED,
+            "cancel_reason": reason or None,
+            "needs_attention": False,
+            "attention": None,
+        },
+        data={"reason": reason},
+    )
+
+
 async def mark_attention(session: AsyncSession, order_id: UUID, step: str, cause: str) -> Order:
     """`step` stands still; staff see step and cause, the shopper only that somebody looks after it."""
     return await attend(session, order_id, EventType.ORDER_NEEDS_ATTENTION, {"step": step, "cause": cause}, told=step)

@@ -128,7 +128,7 @@ async def note_authorized(
         payment = await lock(session, order_id)
         if payment.voided_at is not None:
             return None  # the answer is older than the cancel
-        if payment.status not in (PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED):
+        if payment.status not in (PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED, PaymentStatus.REFUNDED):
             await _book_hold(session, payment, attempt, charge_id)
         if payment.void_requested_at is not None:
             return None
@@ -153,6 +153,27 @@ async def note_declined(
         )
 
 
+async def note_challenged(sessions: Sessions, order_id: UUID, attempt: int, url: str) -> Authorization | None:
+    """The card's bank wants to see the shopper at `url`. The challenge of an earlier card is over with that.
+
+    None: the payment is to be voided.
+    """
+    async with sessions.begin() as session:
+        payment = await lock(session, order_id)
+        attempts = await attempts_of(session, order_id)
+        row = next(one for one in attempts if one.attempt == attempt)
+        if payment.void_requested_at is not None:
+            return None
+        if (answer := _answer(payment, attempts, row)) is not None:
+            return answer
+        row.state = AttemptState.ACTION_REQUIRED
+        for other in attempts:
+            if other.attempt != attempt and other.state == AttemptState.ACTION_REQUIRED:
+                _decline(other, "superseded", None)
+        _set_status(payment, PaymentStatus.NONE)
+        return Authorization(status=PaymentStatus.NONE, attempt=attempt, intent_id=payment.intent_id, action_url=url)
+
+
 async def note_unknown(sessions: Sessions, order_id: UUID, attempt: int, *, server_error: bool) -> None:
     """A confirm was sent and nobody knows what it did. A 5xx counts against the key."""
     async with sessions.begin() as session:
@@ -160,6 +181,8 @@ async def note_unknown(sessions: Sessions, order_id: UUID, attempt: int, *, serv
         row = await session.get(Attempt, (order_id, attempt))
         if row is None or AttemptState(row.state).is_answered or row.tries == 0:
             return
+        if row.state == AttemptState.ACTION_REQUIRED:
+            return  # what is not known is what the shopper has done
         row.state = AttemptState.UNKNOWN
         if payment.status in (PaymentStatus.NONE, PaymentStatus.DECLINED):
             _set_status(payment, PaymentStatus.UNKNOWN)
@@ -167,8 +190,18 @@ async def note_unknown(sessions: Sessions, order_id: UUID, attempt: int, *, serv
             await processor_keys.count_error(session, order_id, f"authorize:{attempt}")
 
 
-async def unheard(sessions: Sessions, order_id: UUID) -> tuple[list[int], set[str]]:
-    """The attempts whose confirm was sent and not answered, oldest first; and the charges that were answered."""
+@dataclass(frozen=True)
+class Unheard:
+    """`waiting`: the attempts whose confirm was sent and not answered, oldest first; `challenged`: those of them whose
+    bank waits for the shopper; `answered`: the charges that have answered an attempt."""
+
+    waiting: list[int]
+    challenged: list[int]
+    answered: set[str]
+
+
+async def unheard(sessions: Sessions, order_id: UUID) -> Unheard:
+    """What the processor has not told us yet."""
     async with sessions() as session:
         return _unheard(await attempts_of(session, order_id))
 
@@ -177,7 +210,7 @@ async def request_void(sessions: Sessions, order_id: UUID) -> Payment:
     """Leave the tombstone: from now on no confirm is begun. Raises Conflict `already_captured`."""
     async with sessions.begin() as session:
         payment = await lock(session, order_id)
-        if payment.status == PaymentStatus.CAPTURED:
+        if payment.status in (PaymentStatus.CAPTURED, PaymentStatus.REFUNDED):
             raise Conflict("The money has been taken; only a refund gives it back.", code="already_captured")
         if payment.void_requested_at is None:
             payment.void_requested_at = _now()
@@ -205,9 +238,10 @@ async def note_voided(sessions: Sessions, order_id: UUID, last_charge: str | Non
             return payment
         payment.voided_at = _now()
         payment.void_requested_at = payment.void_requested_at or payment.voided_at
-        waiting, answered = _unheard(await attempts_of(session, order_id))
-        if payment.status != PaymentStatus.AUTHORIZED and waiting and last_charge and last_charge not in answered:
-            await _book_hold(session, payment, waiting[-1], last_charge)
+        open_ = _unheard(await attempts_of(session, order_id))
+        unbooked = last_charge if last_charge not in open_.answered else None
+        if payment.status != PaymentStatus.AUTHORIZED and open_.waiting and unbooked:
+            await _book_hold(session, payment, open_.waiting[-1], unbooked)
         if payment.status == PaymentStatus.AUTHORIZED:
             await ledger.post(session, order_id, LedgerKind.VOID, required_amount(payment))
         for row in await attempts_of(session, order_id):
@@ -224,10 +258,10 @@ async def note_captured(sessions: Sessions, order_id: UUID, charge_id: str | Non
         return Payment(**row)
     async with sessions.begin() as session:
         payment = await lock(session, order_id)
-        if payment.status == PaymentStatus.CAPTURED:
+        if payment.status in (PaymentStatus.CAPTURED, PaymentStatus.REFUNDED):
             return payment
         if payment.status != PaymentStatus.AUTHORIZED:
-            waiting, _ = _unheard(await attempts_of(session, order_id))
+            waiting = _unheard(await attempts_of(session, order_id)).waiting
             await _book_hold(session, payment, waiting[-1] if waiting else 1, charge_id)
         await ledger.post(session, order_id, LedgerKind.CAPTURE, required_amount(payment))
         _set_status(payment, PaymentStatus.CAPTURED)
@@ -309,9 +343,12 @@ async def _book_hold(session: AsyncSession, payment: Payment, attempt: int, char
     await ledger.post(session, payment.order_id, LedgerKind.AUTHORIZE, required_amount(payment))
 
 
-def _unheard(attempts: list[Attempt]) -> tuple[list[int], set[str]]:
-    waiting = [row.attempt for row in attempts if row.tries > 0 and not AttemptState(row.state).is_answered]
-    return waiting, {row.charge_id for row in attempts if row.charge_id}
+def _unheard(attempts: list[Attempt]) -> Unheard:
+    return Unheard(
+        waiting=[row.attempt for row in attempts if row.tries > 0 and not AttemptState(row.state).is_answered],
+        challenged=[row.attempt for row in attempts if row.state == AttemptState.ACTION_REQUIRED],
+        answered={row.charge_id for row in attempts if row.charge_id},
+    )
 
 
 def _now() -> datetime:
@@ -343,7 +380,7 @@ def _decline(row: Attempt, code: str, charge_id: str | None) -> None:
 
 def _answer(payment: Payment, attempts: list[Attempt], row: Attempt) -> Authorization | None:
     """What is known already: money is held (by whichever attempt), or this card was declined."""
-    if payment.status in (PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED):
+    if payment.status in (PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED, PaymentStatus.REFUNDED):
         return _authorized(payment, attempts, row.attempt)
     if row.state == AttemptState.DECLINED:
         return Authorization(

@@ -49,7 +49,8 @@ HOLD = text(f"""
     ), superseded AS (
         UPDATE payments.attempts a SET state = 'declined', decline_code = 'superseded', answered_at = clock_timestamp()
         FROM others o
-        WHERE a.order_id = o.order_id AND a.attempt = o.attempt AND o.tries > 0 AND o.state IN ('pending', 'unknown')
+        WHERE a.order_id = o.order_id AND a.attempt = o.attempt AND o.tries > 0
+          AND o.state IN ('pending', 'unknown', 'action_required')
     ), {ledger.booking(LedgerKind.AUTHORIZE, "payment")}
     SELECT intent_id, amount, currency FROM payment
 """)

@@ -8,9 +8,8 @@ across the network.
 What the processor did not say for certain (timeout, lost reply, 5xx, 429, key in use) is `unknown`, never a decline:
 PaymentUnknown is raised, and the repeat asks for the intent first and confirms again only when nothing happened.
 
-A card that wants an authentication step (3-D Secure) counts as declined, `authentication_required`: we ask the
-processor to answer so itself, and the intent takes another card at once, without a cancel. An answer `requires_action`
-all the same is treated alike; a confirm with another card works from there too.
+A card whose bank wants to see the shopper (3-D Secure) is answered with the address where that happens; the repeat
+looks what came of it. A confirm with another card works from there too, and ends the wait for the first.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -36,7 +35,6 @@ from services.processor import (
     RequestRefused,
 )
 
-AUTHENTICATION_REQUIRED = "authentication_required"
 INVALID_PAYMENT_METHOD = "invalid_payment_method"
 HELD = ("requires_capture", "succeeded")
 
@@ -64,6 +62,7 @@ async def authorize(
 ) -> Authorization:
     """Hold `amount` (minor units) with this card. A repeat of an answered attempt answers from its row.
 
+    With `action_url` the card's bank wants to see the shopper there; nothing is held, and a repeat looks again.
     If money is held or taken already, by whichever attempt, the answer is `authorized` and nothing is charged.
 
     Raises:
@@ -101,7 +100,7 @@ async def capture(sessions: Sessions, processor: Processor, *, order_id: UUID) -
     if found is None:
         raise Conflict("No money is held for this order.", code="not_authorized")
     payment, key = found
-    if payment.status == PaymentStatus.CAPTURED:
+    if payment.status in (PaymentStatus.CAPTURED, PaymentStatus.REFUNDED):
         return _captured(payment)
     if payment.intent_id is None or payment.status != PaymentStatus.AUTHORIZED:
         if payment.status == PaymentStatus.UNKNOWN:
@@ -186,7 +185,7 @@ class _Asked:
     async def confirm(self, intent_id: str, payment_method_id: str, key: str) -> Authorization:
         """Try the card and write down what came of it."""
         try:
-            intent = await self._processor.confirm(intent_id, payment_method_id, key)
+            intent = await self._processor.confirm(intent_id, self._order_id, payment_method_id, key)
         except CardDeclined as declined:
             return await self._declined(self._attempt, declined.code, declined.charge_id)
         except ProcessorUnavailable as error:
@@ -200,7 +199,7 @@ class _Asked:
             return known if known is not None else await self._unknown(ProcessorUnavailable("refused"))
         await self._check(intent, intent_id)
         if intent.status == "requires_action":
-            return await self._declined(self._attempt, AUTHENTICATION_REQUIRED, None)
+            return await self._challenged(intent)
         if intent.status in HELD:
             return await self._held(self._attempt, intent)
         if intent.status == "canceled":
@@ -209,26 +208,42 @@ class _Asked:
 
     async def look(self, intent_id: str) -> Authorization | None:
         """What came of a confirm whose answer was lost? None: nothing, as far as the intent shows."""
+        open_ = await records.unheard(self._sessions, self._order_id)
         try:
             intent = await _retrieve(self._processor, intent_id)
         except ProcessorUnavailable as error:
+            if self._attempt in open_.challenged:
+                raise  # the shopper may still be at it: that is no unknown outcome
             error.server_error = False  # that says nothing about the key of the confirm
             await self._unknown(error)
         await self._check(intent, intent_id)
-        return await self._read(intent)
+        return await self._read(intent, open_)
 
-    async def _read(self, intent: Intent) -> Authorization | None:
-        waiting, answered = await records.unheard(self._sessions, self._order_id)
+    async def _read(self, intent: Intent, open_: records.Unheard) -> Authorization | None:
+        waiting, challenged = open_.waiting, open_.challenged
         mine = self._attempt if self._attempt in waiting or not waiting else waiting[-1]
         if intent.status in HELD:
             return await self._held(mine, intent)
         if intent.status == "canceled":
             await _refuse_voided(self._sessions, self._processor, self._order_id)
-        if intent.decline_code and intent.failed_charge and intent.failed_charge not in answered:
-            # a failed charge that no attempt has heard of: it answers the one that waits
-            declined = await self._declined(mine, intent.decline_code, intent.failed_charge)
+        if intent.status == "requires_action":
+            # of several challenges only the confirm itself, repeated with its key, knows whether this one is its own
+            is_mine = self._attempt in waiting and challenged in ([], [self._attempt])
+            return await self._challenged(intent) if is_mine else None
+        unheard_of = intent.failed_charge if intent.failed_charge not in open_.answered else None
+        if intent.decline_code and (unheard_of or mine in challenged):
+            # a failed charge that no attempt has heard of answers the one that waits; an authentication that failed
+            # has no charge
+            declined = await self._declined(mine, intent.decline_code, unheard_of)
             return declined if mine == self._attempt else None
         return None
+
+    async def _challenged(self, intent: Intent) -> Authorization:
+        url = intent.action_url
+        if url is None:
+            return await self._unknown(ProcessorUnavailable("no address to authenticate at"))
+        challenged = await records.note_challenged(self._sessions, self._order_id, self._attempt, url)
+        return challenged or await _refuse_voided(self._sessions, self._processor, self._order_id)
 
     async def _held(self, attempt: int, intent: Intent) -> Authorization:
         held = await records.note_authorized(self._sessions, self._order_id, attempt, intent.latest_charge)
@@ -322,7 +337,7 @@ def _misconfigured(operation: str, refused: RequestRefused) -> ProcessorMisconfi
 
 
 def _captured(payment: Payment) -> Capture:
-    return Capture(status=PaymentStatus.CAPTURED, intent_id=payment.intent_id, amount=records.amount_of(payment))
+    return Capture(status=PaymentStatus(payment.status), intent_id=payment.intent_id, amount=records.amount_of(payment))
 
 
 def _voiding(payment: Payment) -> Voiding:

@@ -81,6 +81,20 @@ class Intent:
     latest_charge: str | None
     failed_charge: str | None = None
     decline_code: str | None = None
+    action_url: str | None = None  # where the shopper authenticates, while it `requires_action`
+
+
+@dataclass(frozen=True)
+class GivenBack:
+    """A refund; `pending`: on its way, `succeeded`, `failed` or `canceled`: nothing was given back."""
+
+    id: str
+    status: str
+    amount: int
+
+    @property
+    def counts(self) -> bool:
+        return self.status in ("pending", "requires_action", "succeeded")
 
 
 class Processor:
@@ -101,6 +115,8 @@ class Processor:
             max_network_retries=0,
         )
         self._intents = client.v1.payment_intents
+        self._refunds = client.v1.refunds
+        self._return_url = settings.return_url or f"{settings.public_url.rstrip('/')}/api/orders/{{order_id}}"
 
     async def aclose(self) -> None:
         await self._http.close()
@@ -130,8 +146,8 @@ class Processor:
         except _FAILURES as error:
             _raise(error, "retrieve", intent_id)
 
-    async def confirm(self, intent_id: str, payment_method_id: str, key: str) -> Intent:
-        """Try this card. A card that wants an authentication step is declined, the intent stays open for another.
+    async def confirm(self, intent_id: str, order_id: UUID, payment_method_id: str, key: str) -> Intent:
+        """Try this card. If its bank wants to see the shopper, the intent `requires_action`, at its `action_url`.
 
         Raises:
             CardDeclined: for certain.
@@ -140,7 +156,10 @@ class Processor:
             return _read(
                 await self._intents.confirm_async(
                     intent_id,
-                    {"payment_method": payment_method_id, "error_on_requires_action": True},
+                    {
+                        "payment_method": payment_method_id,
+                        "return_url": self._return_url.replace("{order_id}", str(order_id)),
+                    },
                     {"idempotency_key": key},
                 )
             )
@@ -160,6 +179,27 @@ class Processor:
             return _read(await self._intents.cancel_async(intent_id, {}, {"idempotency_key": key}))
         except _FAILURES as error:
             _raise(error, "cancel", intent_id)
+
+    async def refund(self, intent_id: str, key: str) -> GivenBack:
+        """Give back all that was taken and not given back yet.
+
+        Raises:
+            RequestRefused: `charge_already_refunded`: nothing is left of it.
+        """
+        try:
+            return _given_back(
+                await self._refunds.create_async({"payment_intent": intent_id}, {"idempotency_key": key})
+            )
+        except _FAILURES as error:
+            _raise(error, "refund", intent_id)
+
+    async def refunds_of(self, intent_id: str) -> list[GivenBack]:
+        """The refunds of an intent, newest first, 100 at most."""
+        try:
+            page = await self._refunds.list_async({"payment_intent": intent_id, "limit": 100})
+            return [_given_back(refund) for refund in page.data]
+        except _FAILURES as error:
+            _raise(error, "list refunds", intent_id)
 
 
 # The client trips over bodies that are not Stripe's (a proxy's error page) and over those that break off: they tell as
@@ -182,7 +222,18 @@ def _read(intent: stripe.PaymentIntent) -> Intent:
         latest_charge=_id(data.get("latest_charge")),
         failed_charge=(_id(error.get("charge")) or _id(data.get("latest_charge"))) if error else None,
         decline_code=code or ("card_declined" if error else None),
+        action_url=_action_url(data.get("next_action") or {}),
     )
+
+
+def _action_url(action: dict[str, Any]) -> str | None:
+    redirect: dict[str, Any] = action.get("redirect_to_url") or {}
+    return redirect.get("url")
+
+
+def _given_back(refund: stripe.Refund) -> GivenBack:
+    data: dict[str, Any] = refund.to_dict()
+    return GivenBack(id=data["id"], status=data["status"], amount=data["amount"])
 
 
 def _id(reference: Any) -> str | None:
@@ -195,7 +246,11 @@ def _raise(error: Exception, operation: str, subject: object) -> NoReturn:
     """The client picks its class from the HTTP status; `error.error` holds what the body said."""
     if isinstance(error, stripe.CardError):
         raise _declined(error) from error
-    if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError, stripe.IdempotencyError)):
+    if isinstance(error, stripe.IdempotencyError):
+        # A release before this one may have sent something else under this key: it is spent, like one that brought 5xx.
+        logger.warning("The key of our {} of {} was used for another request", operation, subject)
+        raise ProcessorUnavailable("This key was used for another request.", server_error=True) from error
+    if isinstance(error, (stripe.AuthenticationError, stripe.PermissionError)):
         logger.error("The processor refuses our {} of {}: {}", operation, subject, error.user_message)
         raise ProcessorMisconfigured("The payment processor does not accept our requests.") from error
     if isinstance(error, stripe.InvalidRequestError):

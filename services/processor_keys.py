@@ -13,7 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from core.db import Sessions
 
 ERRORS_PER_KEY = 2
-INTENT, CAPTURE, VOID = "intent", "capture", "void"  # operations; `authorize:{attempt}` is the fourth
+INTENT, CAPTURE, VOID, REFUND = "intent", "capture", "void", "refund"  # operations; `authorize:{attempt}` is one more
 
 
 def key(order_id: UUID, operation: str, number: int | None = None) -> str:

@@ -46,6 +46,6 @@ def _in_short(error: Exception) -> str:
 
 
 def order_of(workflow_id: str | None) -> str | None:
-    """The order that `checkout-{id}` or `repair-{id}` is about."""
+    """The order that `checkout-{id}`, `repair-{id}` or `fulfilment-{id}` is about."""
     kind, _, order_id = (workflow_id or "").partition("-")
-    return order_id if kind in ("checkout", "repair") else None
+    return order_id if kind in ("checkout", "repair", "fulfilment") else None

@@ -44,9 +44,10 @@ from workers.faults import FaultInterceptor, customer_of
 from workers.health import serve_health
 from workflows import options
 from workflows.checkout import CheckoutWorkflow
+from workflows.fulfilment import FulfilmentWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 
-WORKFLOWS = (CheckoutWorkflow, ReconciliationWorkflow)
+WORKFLOWS = (CheckoutWorkflow, FulfilmentWorkflow, ReconciliationWorkflow)
 GRACE = timedelta(seconds=12)  # above the longest attempt, so that a shutdown uses up none
 
 
@@ -107,15 +108,19 @@ def activities_of(resources: Resources) -> list[Any]:
         orders.prepare,
         orders.confirm,
         orders.close,
+        orders.begin_cancel,
+        orders.cancel_sold,
         orders.mark_attention,
         orders.clear_attention,
         orders.audit,
         inventory.reserve,
         inventory.prolong,
         inventory.release,
+        inventory.restock,
         payments.authorize,
         payments.capture,
         payments.void,
+        payments.refund,
         carts.clear,
         notifications.queue_confirmation,
         reconciliation.reconcile,

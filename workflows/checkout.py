@@ -1,8 +1,8 @@
 """The checkout, told as a story: prepare, reserve, authorize, confirm, capture, clear the cart, notify.
 
 Until `confirm` everything can be undone; from there it only goes forward. How a step is carried out, retried and
-parked is in workflows/steps.py, what ends a sale in workflows/endings.py; here stands what happens, in which order,
-and what undoes it.
+parked is in workflows/steps.py, what people may do about that in workflows/repairs.py, what ends a sale in
+workflows/endings.py; here stands what happens, in which order, and what undoes it.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.orders import OrderActivities
     from activities.payments import PaymentActivities
     from models.messages import (
-        AuditAction,
+        Authorization,
         AuthorizePayment,
         CheckoutInput,
         CheckoutResult,
@@ -34,31 +34,33 @@ with workflow.unsafe.imports_passed_through():
         ReserveStock,
         StaffAction,
         UsePaymentMethod,
+        Voiding,
     )
     from models.types import Money, OrderStatus, PaymentStatus, ReservationState, order_number
+    from workflows import options
     from workflows.endings import NotSold, cause_of, to_the_end
-    from workflows.steps import Steps
+    from workflows.repairs import Repairable, say_who
 
 
 @workflow.defn
-class CheckoutWorkflow:
+class CheckoutWorkflow(Repairable):
     """One order from the cart to the confirmation. Started by the API as `checkout-{orderId}`."""
 
     @workflow.init
     def __init__(self, checkout: CheckoutInput) -> None:
+        super().__init__(checkout, order_number(checkout.order_id))
         self._input = checkout
-        self._steps = Steps(checkout)
-        self._steps.headline = self._headline
-        self._steps.status = lambda: self._status
-        self._order = PreparedOrder(number=order_number(checkout.order_id), status=OrderStatus.PENDING)
-        self._status = OrderStatus.PENDING
-        self._payment = PaymentStatus.NONE
+        self._steps.prolonged = self._set_deadline
+        self._steps.start_afresh = self._start_afresh
+        self._order = PreparedOrder(number=self._number, status=OrderStatus.PENDING)
         self._deadline: datetime | None = None
         self._undo: list[Callable[[], Awaitable[None]]] = []
         self._ending = NotSold(OrderStatus.CANCELLED)
+        self._rolls_back = False
         self._cancel: NotSold | None = None
+        self._method = checkout.payment_method_id
         self._card: UsePaymentMethod | None = None
-        self._card_key = "place"
+        self._card_key = self._next_card_key = checkout.payment_request
         self._cards_answered = 0
         self._cards_sent = 0
         self._waits_for_card = False
@@ -103,13 +105,15 @@ class CheckoutWorkflow:
 
     async def _prepare(self) -> None:
         """Claim the cart's lines, price them, write the order's lines; learn where the order stands."""
-        message = self._preparation(look_only=self._input.repair)
+        message = self._preparation(look_only=self._input.repair or self._input.ending is not None)
         done, order = await self._steps.run_until("prepare", OrderActivities.prepare, message, stop=self._is_cancelled)
         if done:
             self._learn(order)
             if self._past_return or self._status.is_ended:
                 return  # also when a cancel has come meanwhile: it is too late
         self._stop_if_cancelled()
+        if self._input.ending is not None:
+            raise NotSold.of(self._input.ending)
         if self._input.repair:
             raise NotSold(OrderStatus.CANCELLED, reason="its checkout was ended from outside")
         if not self._order.begun:
@@ -153,55 +157,89 @@ class CheckoutWorkflow:
         if reservation.state is ReservationState.RELEASED:
             raise NotSold(OrderStatus.EXPIRED, reason="the reservation had been released")
         self._past_return = reservation.state is ReservationState.COMMITTED
-        self._deadline = workflow.now() + timedelta(seconds=reservation.seconds_left or 0)
+        self._set_deadline(timedelta(seconds=reservation.seconds_left or 0))
         self._steps.holds_stock = True
 
     async def _authorize(self) -> None:
-        """Hold the money; a declined card leaves the reservation and waits for another card."""
+        """Hold the money. A card may be declined, and another one come; its bank may want to see the shopper first."""
         self._will_undo(self._void)
-        method = self._input.payment_method_id
         while True:
-            message = AuthorizePayment(
-                order_id=self._input.order_id,
-                request_key=self._card_key,
-                payment_method_id=method,
-                amount=self._total,
-                deadline=self._deadline,
-            )
-            authorization = await self._cancellable("authorize", PaymentActivities.authorize, message)
-            self._payment = authorization.status
+            authorization = await self._ask_for_the_money()
             if authorization.status is PaymentStatus.AUTHORIZED:
-                self._status = OrderStatus.PENDING
+                self._status, self._waits_for_card = OrderStatus.PENDING, False
                 return
-            method = await self._another_card(authorization.decline_code or "card_declined")
+            if authorization.action_url is None:
+                await self._another_card(authorization.decline_code or "card_declined")
+            else:
+                await self._authentication()
 
-    async def _another_card(self, declined: str) -> str:
-        """Wait for a card, a cancel or the deadline, whichever comes first."""
-        self._status = OrderStatus.ACTION_REQUIRED
-        self._card, self._waits_for_card, self._answerable = None, True, True
-        self._cards_answered = self._cards_sent
-        deadline = self._deadline or workflow.now()
-        self._steps.describe(
-            f"Waiting for another card until {deadline:%H:%M} UTC, declined: {declined}.\n\n"
-            "The shopper can send one, or staff by the update `use_payment_method`; `cancel` gives everything back.",
-            status=self._status,
-            total=self._order.total,
+    async def _ask_for_the_money(self) -> Authorization:
+        """Try the card; if it was tried before, learn what came of it."""
+        message = AuthorizePayment(
+            order_id=self._input.order_id,
+            request_key=self._card_key,
+            payment_method_id=self._method,
+            amount=self._total,
+            deadline=self._deadline,
         )
+        authorization: Authorization = await self._cancellable("authorize", PaymentActivities.authorize, message)
+        self._payment = authorization.status
+        return authorization
+
+    async def _another_card(self, declined: str) -> None:
+        """Wait for a card, a cancel or the deadline, whichever comes first."""
+        self._describe_wait(
+            f"Waiting for another card until {self._until}, declined: {declined}.\n\n"
+            "The shopper can send one, or staff by the update `use_payment_method`; `cancel` gives everything back."
+        )
+        if not await self._shopper_acts(self._time_left(), "the reservation ends"):
+            self._waits_for_card = False
+            raise NotSold(OrderStatus.EXPIRED, reason="no other card came in time")
+        self._take_card()
+
+    async def _authentication(self) -> None:
+        """Wait until the shopper has been seen by the card's bank, sends another card, or is too late."""
+        if self._time_left() < options.SHORTEST_PAUSE:
+            self._waits_for_card = False
+            raise NotSold(OrderStatus.EXPIRED, reason="the payment was not authenticated in time")
+        self._describe_wait(
+            f"Waiting until {self._until} for the shopper to authenticate the payment at the card's bank.\n\n"
+            "It is asked about now and then, and when the processor says that there is news. Another card can be sent,"
+            " by staff with the update `use_payment_method`; `cancel` gives everything back."
+        )
+        heard = self._heard
+        pause = min(self._time_left(), options.LOOK_PAUSE)
+        await self._shopper_acts(pause, "ask whether it is authenticated", or_when=lambda: self._heard > heard)
+        self._take_card()
+
+    def _describe_wait(self, sentence: str) -> None:
+        self._status = OrderStatus.ACTION_REQUIRED
+        self._waits_for_card = self._answerable = True
+        self._cards_answered = self._cards_sent - (self._card is not None)  # that one came while we asked
+        self._steps.describe(sentence, status=self._status, total=self._order.total)
+
+    async def _shopper_acts(
+        self, within: timedelta, summary: str, *, or_when: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Wait for a card, a cancel or `or_when`. False: none of them came within the time."""
         try:
             await workflow.wait_condition(
-                lambda: self._card is not None or self._cancel is not None,
-                timeout=max(deadline - workflow.now(), timedelta(0)),
-                timeout_summary="the reservation ends",
+                lambda: self._card is not None or self._cancel is not None or or_when(),
+                timeout=max(within, timedelta(0)),
+                timeout_summary=summary,
             )
         except TimeoutError:
-            self._waits_for_card = False
-            raise NotSold(OrderStatus.EXPIRED, reason="no other card came in time") from None
-        self._waits_for_card = False
+            return False
         self._stop_if_cancelled()
-        assert self._card is not None
-        self._answerable = False
+        return True
+
+    def _take_card(self) -> None:
+        """If another card has come, it is the one that is tried from now on."""
+        if self._card is None:
+            return
+        self._method, self._card_key = self._card.payment_method_id, self._next_card_key
+        self._card, self._waits_for_card, self._answerable = None, False, False
         self._steps.describe("Trying another card", status=OrderStatus.PENDING)
-        return self._card.payment_method_id
 
     async def _confirm(self) -> None:
         """Commit the reservation: the point of no return. It may refuse when the stock was released meanwhile."""
@@ -219,15 +257,14 @@ class CheckoutWorkflow:
             await self._confirm()
         self._answerable = True
         await asyncio.gather(self._capture(), self._clear_cart(), self._notify())
-        if self._order.needs_attention:
-            await self._steps.clear_attention()  # what the lost run asked for
+        await self._steps.settle_attention(marked_before=self._order.needs_attention)
 
     async def _capture(self) -> None:
         capture = await self._steps.run("capture", PaymentActivities.capture, self._ref)
         self._payment = capture.status
 
     async def _clear_cart(self) -> None:
-        await self._steps.run("clear_cart", CartActivities.clear, self._ref)
+        await self._steps.run("clear_cart", CartActivities.clear, self._ref, by_hand=True)
 
     async def _notify(self) -> None:
         message = QueueConfirmation(
@@ -236,26 +273,29 @@ class CheckoutWorkflow:
             number=self._order.number,
             total=self._total,
         )
-        await self._steps.run("notify", NotificationActivities.queue_confirmation, message)
+        await self._steps.run("notify", NotificationActivities.queue_confirmation, message, by_hand=True)
 
     # --- undo: appended before its step, run in reverse; each tolerates that its step never happened -----------------
 
     async def _roll_back(self) -> None:
-        self._steps.holds_stock = False
-        self._waits_for_card = False
+        self._steps.holds_stock = self._waits_for_card = False
+        self._rolls_back = True
         for undo in reversed(self._undo):
             await undo()
             if self._past_return:
+                self._rolls_back = False
                 return
 
     async def _void(self) -> None:
-        voiding = await self._steps.run("void", PaymentActivities.void, self._ref)
+        nothing = Voiding(status=PaymentStatus.NONE)
+        voiding = await self._steps.run("void", PaymentActivities.void, self._ref, by_hand=nothing)
         if voiding.status is PaymentStatus.VOIDED:
             self._payment = voiding.status
 
     async def _release(self) -> None:
         """After a lost run it comes first: the reservation knows whether that run had sold. Then nothing is undone."""
-        state = await self._steps.run("release", InventoryActivities.release, self._ref)
+        released = ReservationState.RELEASED
+        state = await self._steps.run("release", InventoryActivities.release, self._ref, by_hand=released)
         if state is ReservationState.COMMITTED:
             look = self._preparation(look_only=True)
             self._learn(await self._steps.run("prepare", OrderActivities.prepare, look))
@@ -289,11 +329,13 @@ class CheckoutWorkflow:
 
     @cancel.validator
     def _may_cancel(self, action: StaffAction) -> None:
-        _say_who(action.actor, action.reason)
+        say_who(action.actor, action.reason)
         if self._past_return or self._closed:
             raise ApplicationError(
-                f"the order is {self._status.value}, it cannot be cancelled any more", type="not_cancellable"
+                f"the order is {self._status.value}, this run cannot cancel it any more", type="not_cancellable"
             )
+        if self._cancel is not None:  # a flood of cancels leaves one in the history
+            raise ApplicationError("the order is being cancelled already", type="already_cancelling")
 
     @workflow.signal(
         description="For the API: as `cancel`, when nobody takes that in time. Ignored once the order is confirmed. "
@@ -309,16 +351,11 @@ class CheckoutWorkflow:
     )
     async def use_payment_method(self, card: UsePaymentMethod) -> OrderOutcome:
         info = workflow.current_update_info()
-        self._card, self._card_key = card, info.id if info else "card"
+        self._card, self._next_card_key = card, info.id if info else "card"
         self._cards_sent += 1
         mine = self._cards_sent
         if card.reason or (card.actor and card.actor != str(self._input.customer_id)):
-            await self._steps.note(
-                OrderActivities.audit,
-                AuditAction(
-                    order_id=self._input.order_id, actor=card.actor, action="use_payment_method", reason=card.reason
-                ),
-            )
+            await self._audit(card.actor, "use_payment_method", card.reason)
         await workflow.wait_condition(
             lambda: self._closed or self._status is OrderStatus.CONFIRMED or self._cards_answered >= mine
         )
@@ -330,38 +367,8 @@ class CheckoutWorkflow:
             raise ApplicationError('which card? {"payment_method_id": "pm_…"}', type="validation_error")
         if not self._waits_for_card or self._card is not None:
             raise ApplicationError(f"the order is {self._status.value}, it waits for no card", type="not_payable")
-
-    @workflow.update(
-        description="Try the step that stands still again, now (no step given: all of them). "
-        'Input: {"actor": "you", "reason": "why", "step": ""}'
-    )
-    async def retry(self, action: StaffAction) -> OrderOutcome:
-        steps = self._steps.retry(action.step)
-        await self._steps.note(
-            OrderActivities.audit,
-            AuditAction(
-                order_id=self._input.order_id,
-                actor=action.actor,
-                action=f"retry {', '.join(steps)}",
-                reason=action.reason,
-            ),
-        )
-        return self._outcome()
-
-    @retry.validator
-    def _may_retry(self, action: StaffAction) -> None:
-        _say_who(action.actor, action.reason)
-        parked = self._steps.parked
-        if not parked:
-            raise ApplicationError(f"nothing stands still: {self._sentence()}", type="nothing_to_retry")
-        if action.step and action.step not in parked:
-            raise ApplicationError(
-                f"{action.step} does not stand still; these do: {', '.join(parked)}", type="nothing_to_retry"
-            )
-
-    @workflow.query(description="Where the order stands, in a sentence.")
-    def status(self) -> OrderOutcome:
-        return self._outcome()
+        if self._cards_sent >= options.MOST_CARDS:
+            raise ApplicationError("too many cards were tried for this order", type="not_payable")
 
     # --- small print -----------------------------------------------------------------------------------------------
 
@@ -392,28 +399,33 @@ class CheckoutWorkflow:
         if self._cancel is not None:
             raise self._cancel
 
-    def _outcome(self) -> OrderOutcome:
-        return OrderOutcome(
-            order_id=self._input.order_id,
-            status=self._status,
-            payment_status=self._payment,
-            sentence=self._sentence(),
+    def _set_deadline(self, left: timedelta) -> None:
+        """The reservation lives for `left` from now, and with it whatever the shopper has to do."""
+        self._deadline = workflow.now() + left
+
+    def _time_left(self) -> timedelta:
+        return (self._deadline or workflow.now()) - workflow.now()
+
+    @property
+    def _until(self) -> str:
+        return f"{self._deadline or workflow.now():%H:%M} UTC"
+
+    def _start_afresh(self) -> None:
+        """Go on in a new history: a rerun finds out by itself how far this run has come (see `prepare`)."""
+        ending = self._ending if self._rolls_back else None if self._past_return else self._cancel
+        workflow.continue_as_new(
+            self._input.model_copy(
+                update={
+                    "payment_method_id": self._method,
+                    "payment_request": self._card_key,
+                    "ending": ending.message() if ending is not None else None,
+                }
+            )
         )
 
     def _sentence(self) -> str:
-        parked = self._steps.parked
-        if parked:
-            return "; ".join(f"{step} stands still: {cause}" for step, cause in parked.items())
         ending = self._ending
         why = ending.refusal.detail if ending.refusal else ending.reason
-        if self._status.is_ended and why:
-            return f"Order {self._order.number} is {self._status.value}: {why}"
-        return self._headline()
-
-    def _headline(self) -> str:
-        return f"Order {self._order.number} is {self._status.value}, payment {self._payment.value}"
-
-
-def _say_who(actor: str, reason: str) -> None:
-    if not actor or not reason:
-        raise ApplicationError('say who acts and why: {"actor": "you", "reason": "why"}', type="validation_error")
+        if self._status.is_ended and why and not self._steps.parked:
+            return f"Order {self._number} is {self._status.value}: {why}"
+        return super()._sentence()

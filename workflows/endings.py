@@ -8,7 +8,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
-    from models.messages import Refusal
+    from models.messages import Ending, Refusal
     from models.types import OrderStatus
 
 T = TypeVar("T")
@@ -23,6 +23,14 @@ class NotSold(Exception):
     ) -> None:
         super().__init__(status.value)
         self.status, self.refusal, self.actor, self.reason = status, refusal, actor, reason
+
+    def message(self) -> Ending:
+        """The same, to be handed on."""
+        return Ending(status=self.status, refusal=self.refusal, actor=self.actor, reason=self.reason)
+
+    @classmethod
+    def of(cls, ending: Ending) -> "NotSold":
+        return cls(ending.status, ending.refusal, actor=ending.actor, reason=ending.reason)
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
@@ -45,3 +53,9 @@ def cause_of(failure: BaseException) -> str:
         cause = cause.__cause__
     text = str(getattr(cause, "message", "") or cause) or type(cause).__name__
     return text[:LONGEST_CAUSE]
+
+
+def type_of(failure: BaseException) -> str:
+    """The code of what went wrong at the bottom of `failure`, as the service raised it; empty: it was no service."""
+    cause = failure.__cause__ or failure
+    return (cause.type or "") if isinstance(cause, ApplicationError) else ""

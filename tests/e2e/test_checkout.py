@@ -1,5 +1,6 @@
 """From the cart to the confirmation, and every way in which that can end otherwise."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -154,13 +155,70 @@ async def test_a_waiting_order_can_be_cancelled_and_everything_goes_back(shop: S
     assert (await shopper.place()).status_code == 201
 
 
-async def test_a_confirmed_order_cannot_be_cancelled(shop: Shop) -> None:
+async def test_a_sold_order_that_is_cancelled_is_refunded_and_restocked(shop: Shop) -> None:
+    product, shopper = await shop.product(), await shop.shopper()
+    await shopper.add(product, 2)
+    order_id = (await shopper.place()).json()["id"]
+    await shopper.until(order_id, status="confirmed", paymentStatus="captured")
+    async with shopper.listen() as stream:
+        await stream.next()
+        cancelled = await shopper.cancel(order_id)
+        assert cancelled.status_code == 200, cancelled.text
+        assert (cancelled.json()["status"], cancelled.json()["paymentStatus"]) == ("cancelled", "refunded")
+        told = [event.type for event in await stream.until("order.cancelled")]
+        assert told[-3:] == ["order.cancel_requested", "payment.refunded", "order.cancelled"]
+    assert await shop.stock(product) == (10, 0)
+    (intent,) = await shop.books(order_id)
+    assert (intent["captured"], intent["refunded"], intent["charges"]) == (2 * PRICE, 2 * PRICE, 0)
+    payment = await shop.payment(order_id)
+    assert [posted["kind"] for posted in payment["ledger"]] == ["authorize", "capture", "refund"]
+    assert await shopper.cart() == {}
+    assert cancelled.json()["reason"] == "changed my mind"
+
+
+async def test_ten_cancels_of_a_sold_order_are_one_refund(shop: Shop) -> None:
+    product, shopper = await shop.product(), await shop.shopper()
+    await shopper.add(product, 2)
+    order_id = (await shopper.place()).json()["id"]
+    answers = await asyncio.gather(*(shopper.cancel(order_id) for _ in range(10)))
+    assert {answer.status_code for answer in answers} <= {200, 202}, [answer.text for answer in answers]
+    await shopper.until(order_id, status="cancelled", paymentStatus="refunded")
+    (intent,) = await shop.books(order_id)
+    assert intent["refunded"] == 2 * PRICE
+    assert await shop.stock(product) == (10, 0)
+
+
+async def test_what_was_never_sold_cannot_be_cancelled_after_its_end(shop: Shop) -> None:
+    product, shopper = await shop.product(), await shop.shopper()
+    await shopper.add(product)
+    await shop.set_stock(product, 0)
+    order_id = problem(await shopper.place(), 409, "out_of_stock")["orderId"]
+    refused = problem(await shopper.cancel(order_id), 409, "not_cancellable")
+    assert refused["orderId"] == order_id
+
+
+async def test_a_refund_that_fails_is_told_to_staff_and_tried_again_when_they_say_so(shop: Shop) -> None:
+    """R29, after the sale: the order waits, visibly, and nothing is given back twice."""
     product, shopper = await shop.product(), await shop.shopper()
     await shopper.add(product)
     order_id = (await shopper.place()).json()["id"]
-    refused = problem(await shopper.cancel(order_id), 409, "not_cancellable")
-    assert refused["orderId"] == order_id
-    await shopper.until(order_id, status="confirmed", paymentStatus="captured")
+    await shop.fault(mode="error_503", operations=["refund"])
+    try:
+        assert (await shopper.cancel(order_id, wait=1)).status_code == 202
+        order = await shopper.until(order_id, needsAttention=True)
+        assert (order["status"], order["paymentStatus"]) == ("confirmed", "captured")
+        seen = (await shop.support.get(f"/api/orders/{order_id}")).json()
+        assert seen["attention"]["step"] == "refund"
+    finally:
+        await shop.no_faults()
+    path, body = f"/api/orders/{order_id}/resolve", {"action": "retry", "reason": "the processor is back"}
+    assert (await shopper.post(path, body)).status_code == 403
+    mended = await shop.support.post(path, body)
+    # it may have mended itself in this moment
+    assert mended.status_code in (200, 409), mended.text
+    await shopper.until(order_id, status="cancelled", paymentStatus="refunded", needsAttention=False)
+    (intent,) = await shop.books(order_id)
+    assert intent["refunded"] == PRICE
 
 
 async def test_without_another_card_in_time_the_order_expires(shop: Shop, hasty: AsyncClient) -> None:

@@ -11,10 +11,10 @@ from pydantic import SecretStr
 
 from core.db import Sessions
 from models.errors import Unavailable
-from models.messages import Authorization, Capture, Voiding
+from models.messages import Authorization, Capture, Refund, Voiding
 from models.payments import Attempt, Payment
 from models.types import Money, uuid7
-from services import payments
+from services import payments, refunds
 from services.processor import Processor
 
 T = TypeVar("T")
@@ -46,6 +46,15 @@ class Purchase:
 
     async def capture(self) -> Capture:
         return await payments.capture(self.sessions, self.processor, order_id=self.order_id)
+
+    async def refund(self) -> Refund:
+        return await refunds.refund(self.sessions, self.processor, order_id=self.order_id)
+
+    async def authenticate(self, url: str, verdict: str = "complete") -> None:
+        """What the shopper does at the bank's page: `complete` or `fail`."""
+        page = httpx.URL(url)
+        answer = await self.admin.post(f"{page.path}/{verdict}", params=page.params)
+        assert answer.status_code in (200, 303), answer.text
 
     async def void(self) -> Voiding:
         return await payments.void(self.sessions, self.processor, order_id=self.order_id)

@@ -260,3 +260,18 @@ async def test_a_reservation_of_nothing_is_a_bug_of_the_caller(warehouse: Wareho
 async def test_the_ledger_can_only_grow(warehouse: Warehouse, statement: str) -> None:
     with pytest.raises(DBAPIError, match="permission denied"):
         await warehouse.rows(statement)
+
+
+async def test_what_was_sold_goes_back_on_the_shelf_once(warehouse: Warehouse) -> None:
+    product, order = await warehouse.product(5), uuid4()
+    await warehouse.run(inventory.reserve, order, {product: 2}, 60)
+    assert await warehouse.run(inventory.restock, order) is ReservationState.ACTIVE, "nothing is sold yet"
+    await warehouse.run(inventory.commit, order)
+    assert await warehouse.stock(product) == (3, 0)
+    restocked = await asyncio.gather(*(warehouse.run(inventory.restock, order) for _ in range(5)))
+    assert set(restocked) == {ReservationState.RESTOCKED}
+    assert await warehouse.stock(product) == (5, 0)
+    assert await warehouse.run(inventory.commit, order) is ReservationState.RESTOCKED
+    assert await warehouse.run(inventory.release, order) is ReservationState.RESTOCKED
+    assert await warehouse.run(inventory.restock, uuid4()) is None
+    assert not await warehouse.breaks()

@@ -53,7 +53,6 @@ async def test_repeats_answer_from_the_rows_without_the_network(order: Purchase,
         ("pm_card_chargeDeclinedProcessingError", "processing_error"),
         ("pm_card_chargeDeclinedLostCard", "lost_card"),
         ("pm_card_chargeDeclinedStolenCard", "stolen_card"),
-        ("pm_card_authenticationRequired", "authentication_required"),
         ("pm_card_there_is_no_such_card", "invalid_payment_method"),
     ],
 )

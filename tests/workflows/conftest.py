@@ -15,11 +15,13 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from core.temporal import ensure_search_attributes
-from models.messages import CheckoutInput, CheckoutResult
+from models.messages import CheckoutInput, CheckoutResult, FulfilmentInput
 from tests.workflows.shop import FakeShop
 from workflows.checkout import CheckoutWorkflow
+from workflows.fulfilment import FulfilmentWorkflow
 
-Start = Callable[[FakeShop, CheckoutInput], Awaitable[WorkflowHandle[CheckoutWorkflow, CheckoutResult]]]
+Start = Callable[[FakeShop, CheckoutInput | FulfilmentInput], Awaitable[WorkflowHandle[Any, CheckoutResult]]]
+WORKFLOWS = (CheckoutWorkflow, FulfilmentWorkflow)
 
 
 @pytest.fixture(scope="session")
@@ -36,16 +38,17 @@ async def skipping() -> AsyncIterator[WorkflowEnvironment]:
 
 @pytest.fixture
 async def start(skipping: WorkflowEnvironment) -> AsyncIterator[Start]:
-    """Start a checkout against a fake shop, with a worker and a task queue of its own."""
+    """Start a checkout, or what comes after it, against a fake shop, with a worker and a task queue of its own."""
     async with AsyncExitStack() as workers:
 
-        async def begin(shop: FakeShop, checkout: CheckoutInput) -> Any:
+        async def begin(shop: FakeShop, order: CheckoutInput | FulfilmentInput) -> Any:
+            workflow: Any = CheckoutWorkflow if isinstance(order, CheckoutInput) else FulfilmentWorkflow
             queue = str(uuid4())
             client: Client = skipping.client
-            worker = Worker(client, task_queue=queue, workflows=[CheckoutWorkflow], activities=shop.activities())
+            worker = Worker(client, task_queue=queue, workflows=WORKFLOWS, activities=shop.activities())
             await workers.enter_async_context(worker)
             return await client.start_workflow(
-                CheckoutWorkflow.run, checkout, id=f"checkout-{checkout.order_id}", task_queue=queue
+                workflow.run, order, id=f"{workflow.__name__}-{order.order_id}", task_queue=queue
             )
 
         yield begin

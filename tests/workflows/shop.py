@@ -13,20 +13,24 @@ from models.messages import (
     AuditAction,
     Authorization,
     AuthorizePayment,
+    BeginCancel,
     Capture,
     CheckoutInput,
     CloseOrder,
     Confirmation,
+    FulfilmentInput,
     OrderLine,
     OrderRef,
     PreparedOrder,
     PrepareOrder,
     ProlongReservation,
     QueueConfirmation,
+    Refund,
     Refusal,
     Reservation,
     ReserveStock,
     Shortage,
+    SoldOrder,
     Voiding,
 )
 from models.types import Money, OrderStatus, PaymentStatus, ReservationState
@@ -42,6 +46,9 @@ class FakeShop:
         self.fail: defaultdict[str, int] = defaultdict(int)  # step -> how many outages first
         self.refuse: set[str] = set()  # steps that a service refuses for good
         self.declined_cards: set[str] = set()
+        self.challenged_cards: set[str] = set()  # their bank wants to see the shopper
+        self.challenge = "open"  # then "passed" or "failed"
+        self.asked: list[AuthorizePayment] = []
         self.shortage = False
         self.refusal: Refusal | None = None
         self.present = OrderStatus.PENDING
@@ -119,6 +126,12 @@ class FakeShop:
     @activity.defn
     async def authorize(self, request: AuthorizePayment) -> Authorization:
         await self._called("authorize")
+        self.asked.append(request)
+        if request.payment_method_id in self.challenged_cards and self.challenge == "open":
+            return Authorization(status=PaymentStatus.NONE, attempt=1, action_url="http://bank.test/3ds")
+        if request.payment_method_id in self.challenged_cards and self.challenge == "failed":
+            code = "payment_intent_authentication_failure"
+            return Authorization(status=PaymentStatus.DECLINED, attempt=1, decline_code=code)
         if request.payment_method_id in self.declined_cards:
             return Authorization(status=PaymentStatus.DECLINED, attempt=1, decline_code="insufficient_funds")
         self.money = "held"
@@ -136,6 +149,34 @@ class FakeShop:
         await self._called("capture")
         self.money = "taken"
         return Capture(status=PaymentStatus.CAPTURED, amount=TOTAL)
+
+    @activity.defn
+    async def refund(self, request: OrderRef) -> Refund:
+        await self._called("refund")
+        self.money = "given back"
+        return Refund(status=PaymentStatus.REFUNDED, amount=TOTAL)
+
+    @activity.defn
+    async def restock(self, request: OrderRef) -> ReservationState:
+        await self._called("restock")
+        return ReservationState.RESTOCKED
+
+    @activity.defn
+    async def begin_cancel(self, request: BeginCancel) -> SoldOrder:
+        await self._called("begin_cancel")
+        return SoldOrder(
+            number="AAAAA-BBBBB",
+            status=self.present,
+            payment_status=PaymentStatus.CAPTURED,
+            total=TOTAL,
+            cancellable=self.present is OrderStatus.CONFIRMED,
+        )
+
+    @activity.defn
+    async def cancel_sold(self, request: CloseOrder) -> OrderStatus:
+        await self._called("cancel_sold")
+        self.closed = request
+        return request.status
 
     @activity.defn
     async def confirm(self, request: OrderRef) -> Confirmation:
@@ -183,6 +224,10 @@ class FakeShop:
             self.authorize,
             self.void,
             self.capture,
+            self.refund,
+            self.restock,
+            self.begin_cancel,
+            self.cancel_sold,
             self.confirm,
             self.close,
             self.clear_cart,
@@ -191,6 +236,17 @@ class FakeShop:
             self.clear_attention,
             self.audit,
         ]
+
+
+def fulfilment_input(**changes: Any) -> FulfilmentInput:
+    values: dict[str, Any] = {
+        "order_id": uuid4(),
+        "customer_id": uuid4(),
+        "fast_step_seconds": 0.3,
+        "round_seconds": 2,
+        "round_pause_seconds": 180,
+    }
+    return FulfilmentInput(**{**values, **changes})
 
 
 def checkout_input(order_id: UUID | None = None, **changes: Any) -> CheckoutInput:
