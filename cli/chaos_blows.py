@@ -137,6 +137,10 @@ class Saboteur:
         self._modes.append(mode)
         try:
             await self._arm()
+        except httpx.HTTPStatusError:
+            self._modes.remove(mode)
+            await self._arm()
+            raise servers.NotThere(f"this processor does not know {mode['mode']}") from None
         except httpx.HTTPError:
             self._modes.remove(mode)
             raise
