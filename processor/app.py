@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from processor import idempotency, routes, testing, three_d_secure
+from processor import idempotency, routes, testing, three_d_secure, webhooks
 from processor.database import UNREACHABLE, Pool, create_schema, open_pool
 from processor.errors import StripeError, api_error, invalid_request, unrecognized_url
 from processor.faults import Faults, faults_from_json
@@ -32,10 +32,13 @@ def create_app(settings: Settings) -> Starlette:
         await create_schema(settings.database_url)
         pool = await open_pool(settings.database_url, settings.pool_size)
         app.state.pool = pool
-        app.state.pipeline = Pipeline(pool, faults, settings.public_url)
-        pruning = asyncio.create_task(_prune(pool))
+        outbox = app.state.outbox = webhooks.Outbox(pool, faults, settings)
+        await outbox.start()
+        app.state.pipeline = Pipeline(pool, faults, settings.public_url, outbox)
+        chores = [asyncio.create_task(_prune(pool)), asyncio.create_task(outbox.deliver_forever())]
         yield
-        pruning.cancel()
+        for chore in chores:
+            chore.cancel()
         try:
             await asyncio.wait_for(pool.close(), 0.5)
         except TimeoutError:
@@ -57,6 +60,7 @@ async def _prune(pool: Pool) -> None:
     while True:
         with suppress(*UNREACHABLE):
             await idempotency.prune(pool)
+            await webhooks.prune(pool)
         await asyncio.sleep(PRUNE_EVERY)
 
 

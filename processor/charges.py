@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from processor import books
+from processor import books, events
 from processor.cards import Decline
 from processor.context import Context
 from processor.forms import JSON
@@ -20,6 +20,7 @@ def succeed(context: Context, intent: JSON, method: Method, *, authenticated: bo
         known = txn if intent["capture_method"] == "automatic" else None
         charge = {**charge, "captured": True, "amount_captured": charge["amount"], "balance_transaction": known}
     _insert(context, charge)
+    events.happened(context, "charge.succeeded", charge)
     return charge
 
 
@@ -27,6 +28,7 @@ def fail(context: Context, intent: JSON, method: Method, decline: Decline) -> JS
     """A charge that the issuer refused. No money, no entries."""
     charge = _document(context, intent, method, decline, False)
     _insert(context, charge)
+    events.happened(context, "charge.failed", charge)
     return charge
 
 

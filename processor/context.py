@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 
@@ -26,6 +26,15 @@ from processor.forms import JSON
 PLACEHOLDER = re.compile(r"\$(\d+)")
 
 
+class Listeners(Protocol):
+    """Who wants to be told of events. `delay`: seconds before they are."""
+
+    delay: float
+
+    def listens(self, account: str, type_: str) -> bool: ...
+    def wake(self) -> None: ...
+
+
 @dataclass
 class Context:
     """`base_url` is where a browser reaches the processor's pages; `now` is in whole seconds."""
@@ -34,6 +43,10 @@ class Context:
     account: str
     base_url: str
     now: int = field(default_factory=lambda: int(time.time()))
+    outbox: "Listeners | None" = None
+    request_id: str | None = None
+    key: str | None = None  # of the request that this is about
+    told: bool = False  # an event is among the writes
     _statements: list[str] = field(default_factory=list)
     _values: list[Any] = field(default_factory=list)
     _changes: dict[str, JSON] = field(default_factory=dict)
@@ -90,6 +103,8 @@ class Context:
         except asyncpg.LockNotAvailableError:
             raise lock_timeout("PaymentIntent") from None
         self._statements, self._values, self._locks = [], [], []
+        if self.told and self.outbox:
+            self.outbox.wake()
 
     async def release(self) -> None:
         """Let go of the locks of what was not flushed. A connection that cannot is closed, which does it too."""
@@ -103,10 +118,10 @@ class Context:
 
 
 @asynccontextmanager
-async def working(pool: Pool, account: str, base_url: str) -> AsyncIterator[Context]:
-    """A context over a connection of `pool`. What it has not flushed at the end is forgotten."""
+async def working(pool: Pool, account: str, base_url: str, **about: Any) -> AsyncIterator[Context]:
+    """A context over a connection of `pool`; `about` are its further fields. What it has not flushed is forgotten."""
     async with pool.acquire(timeout=5) as connection:
-        context = Context(connection, account, base_url)
+        context = Context(connection, account, base_url, **about)
         try:
             yield context
         finally:

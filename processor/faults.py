@@ -11,6 +11,12 @@
     error_500_after     reply    the effect is committed, and a 500 is stored as its reply
     reply_lost          after    the effect and its reply are committed, then the connection is dropped
     latency_after       after    the effect and its reply are committed, then waits `seconds` before answering
+    success_twice       twin     a confirm holds the money, and so does a second intent that nobody asked for
+    wrong_amount        amount   says a cent more than the intent is about; the effect is as asked for
+    webhook_lost        webhook  an event is never delivered
+    webhook_late        webhook  ... `seconds` later than it would be, and so after events that follow it
+    webhook_duplicate   webhook  ... twice, with signatures of their own
+    webhook_bad_signature        ... first with a wrong signature, and later as it should be
 
 Faults of the stages `reply` and `after` never touch a replay, and unless `operations` says otherwise only writes.
 """
@@ -35,7 +41,14 @@ STAGES = {
     "error_500_after": "reply",
     "reply_lost": "after",
     "latency_after": "after",
+    "success_twice": "twin",
+    "wrong_amount": "amount",
+    "webhook_lost": "webhook",
+    "webhook_late": "webhook",
+    "webhook_duplicate": "webhook",
+    "webhook_bad_signature": "webhook",
 }
+LONGEST = 3600.0  # seconds: half an hour of silence must be playable
 WRITES = ("create", "update", "confirm", "capture", "cancel", "refund")
 OPERATIONS = (*WRITES, "retrieve", "list", "search")
 FIELDS = ("mode", "seconds", "rate", "times", "operations", "stored", "order_id", "metadata", "account")
@@ -59,6 +72,8 @@ class Fault:
 
     def concerns(self, operation: str) -> bool:
         """Whether it may fire for `operation` at all."""
+        if self.stage == "webhook":
+            return operation == "webhook"
         if self.operations:
             return operation in self.operations
         return self.stage in ("before", "begun") or operation in WRITES
@@ -160,7 +175,7 @@ def _fault(given: Any, account: str | None) -> Fault:
         raise invalid_request("times is a whole number from 1, or null", param="times")
     return Fault(
         mode=mode,
-        seconds=_number(given, "seconds", 600.0),
+        seconds=_number(given, "seconds", LONGEST),
         rate=_number(given, "rate", 1.0),
         times=times,
         operations=tuple(operations),

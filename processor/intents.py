@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from processor import charges, machine, payment_methods
+from processor import charges, events, machine, payment_methods
 from processor.cards import AUTHENTICATION_REQUIRED, Decline
 from processor.commands import Attempt, Capture, Confirm, Create, Update, check_amount
 from processor.context import Context
@@ -33,6 +33,22 @@ async def create(context: Context, command: Create) -> Reply:
         if command.attempt.method:
             method = await payment_methods.resolve(context, command.attempt.method, intent["id"])
             intent = machine.attach(intent, method.id)
+    _insert(context, intent)
+    events.happened(context, "payment_intent.created", intent)
+    if command.confirm:
+        events.of_intent(context, intent)
+    return _reply(intent, error)
+
+
+async def twin(context: Context, intent: JSON) -> None:
+    """A second intent of the same kind, held as well, that nobody has asked for: what a faulty processor does."""
+    fresh = {**intent, "id": new_id("pi"), "latest_charge": None, "status": "requires_payment_method"}
+    method = await payment_methods.use(context, "pm_card_visa", fresh["id"])
+    charge = charges.succeed(context, fresh, method, authenticated=False)
+    _insert(context, machine.authorized(machine.attach(fresh, method.id), charge["id"]))
+
+
+def _insert(context: Context, intent: JSON) -> None:
     context.write(
         """
         INSERT INTO processor.payment_intent (id, account, created, customer, metadata, document)
@@ -45,7 +61,6 @@ async def create(context: Context, command: Create) -> Reply:
         intent["metadata"],
         context.changing(intent["id"], intent),
     )
-    return _reply(intent, error)
 
 
 async def confirm(context: Context, intent_id: str, command: Confirm) -> Reply:
@@ -54,6 +69,7 @@ async def confirm(context: Context, intent_id: str, command: Confirm) -> Reply:
     machine.check_confirmable(intent, command.attempt.method)  # a refusal shows the intent without the new fields
     intent, error = await _attempt(context, {**intent, **command.fields}, command.attempt)
     store(context, intent)
+    events.of_intent(context, intent)
     return _reply(intent, error)
 
 
@@ -79,6 +95,7 @@ async def capture(context: Context, intent_id: str, command: Capture) -> Reply:
     intent = {**intent, **command.fields, "metadata": merged_metadata(intent["metadata"], command.metadata)}
     charges.capture(context, intent, intent["amount_received"])
     store(context, intent)
+    events.of_intent(context, intent)
     return Reply(200, intent)
 
 
@@ -89,6 +106,7 @@ async def cancel(context: Context, intent_id: str, reason: str | None) -> Reply:
     if intent["status"] == "requires_capture":
         charges.void(context, intent)
     store(context, ended)
+    events.of_intent(context, ended)
     return Reply(200, ended)
 
 
@@ -106,6 +124,7 @@ async def authenticated(context: Context, intent_id: str, *, passed: bool) -> JS
         charge = charges.succeed(context, intent, method, authenticated=True)
         intent = machine.authorized(intent, charge["id"])
     store(context, intent)
+    events.of_intent(context, intent)
     return intent
 
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from processor import idempotency, intents
 from processor.auth import account_of
-from processor.context import Context, working
+from processor.context import Context, Listeners, working
 from processor.database import UNREACHABLE, Pool
 from processor.errors import Reply, StripeError, api_error, invalid_request, rate_limited
 from processor.expand import expand, expansions
@@ -56,8 +56,9 @@ class Call:
 class Pipeline:
     """Runs requests against one pool and one set of faults."""
 
-    def __init__(self, pool: Pool, faults: Faults, public_url: str) -> None:
+    def __init__(self, pool: Pool, faults: Faults, public_url: str, outbox: Listeners) -> None:
         self.pool = pool
+        self.outbox = outbox
         self.faults = faults
         self.public_url = public_url.rstrip("/")
 
@@ -82,7 +83,7 @@ class Pipeline:
             paths = expansions(call.params, kind, listed=call.listed)
             async with self._context(call) as context:
                 reply = await work(context, call.params)
-                reply = Reply(reply.status, await expand(context, reply.body, paths))
+                reply = self._falsified(call, Reply(reply.status, await expand(context, reply.body, paths)))
                 await context.flush()  # a card that is looked at is made by that
             await self._after(call)
             return reply
@@ -158,8 +159,12 @@ class Pipeline:
             paths = expansions(call.params, call.kind)
             await self._begun(call)
             reply = await work(context)
+            held = call.operation == "confirm" and reply.body.get("status") == "requires_capture"
+            if held and self._fires(call, "twin"):
+                await intents.twin(context, reply.body)
             if reply.status == 200 and paths:
                 reply = Reply(200, await expand(context, reply.body, paths))
+            reply = self._falsified(call, reply)
             if self._fires(call, "reply"):
                 reply = api_error().reply()
             if use:
@@ -180,7 +185,9 @@ class Pipeline:
             return reply
 
     def _context(self, call: Call) -> AbstractAsyncContextManager[Context]:
-        return working(self.pool, call.account, call.base_url)
+        return working(
+            self.pool, call.account, call.base_url, outbox=self.outbox, request_id=call.request_id, key=call.key
+        )
 
     async def _refusal(self, call: Call, error: StripeError) -> Reply:
         """The error, with the intent that it is about: nearly every 400 on an intent's path carries it."""
@@ -212,6 +219,15 @@ class Pipeline:
         if header and STAGES[header.mode] == stage:
             return header
         return self.faults.take(stage, call.operation, call.account, call.metadata)
+
+    def _falsified(self, call: Call, reply: Reply) -> Reply:
+        """What a processor that is not to be trusted says of an intent: one cent more than it is about."""
+        if reply.body.get("object") != "payment_intent" or not self._fires(call, "amount"):
+            return reply
+        amounts = ("amount", "amount_capturable", "amount_received")
+        return Reply(
+            reply.status, {**reply.body, **{name: reply.body[name] + 1 for name in amounts if reply.body[name]}}
+        )
 
     async def _before(self, call: Call) -> None:
         fault = self._fires(call, "before")

@@ -1,6 +1,6 @@
 """Refunds: money given back on a captured charge, never more than was taken."""
 
-from processor import books, charges, intents
+from processor import books, charges, events, intents
 from processor.commands import Refund
 from processor.context import Context
 from processor.errors import Reply, StripeError, refused, resource_missing
@@ -17,9 +17,8 @@ async def create(context: Context, command: Refund) -> Reply:
     txn = books.refund(context, charge, amount)
     refund = {**_document(context, charge, command, amount), "balance_transaction": txn}
     refunded = charge["amount_refunded"] + amount
-    charges.change(
-        context, charge["id"], {"amount_refunded": refunded, "refunded": refunded == charge["amount_captured"]}
-    )
+    changes = {"amount_refunded": refunded, "refunded": refunded == charge["amount_captured"]}
+    charges.change(context, charge["id"], changes)
     context.write(
         """
         INSERT INTO processor.refund (id, account, created, payment_intent, charge, document)
@@ -32,6 +31,8 @@ async def create(context: Context, command: Refund) -> Reply:
         refund["charge"],
         context.encoded(refund),
     )
+    events.happened(context, "refund.created", refund)
+    events.happened(context, "charge.refunded", {**charge, **changes})
     return Reply(200, refund)
 
 

@@ -1,15 +1,16 @@
 """The API's addresses: each names its operation, reads its parameters, hands on."""
 
+from collections.abc import Callable
 from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from processor import commands, intents, payment_methods, refunds, search
+from processor import commands, endpoints, intents, payment_methods, refunds, search
 from processor.context import Context
 from processor.errors import Reply
 from processor.forms import JSON
-from processor.listing import CHARGES, INTENTS, REFUNDS
+from processor.listing import CHARGES, INTENTS, REFUNDS, Listing
 from processor.params import Params
 from processor.pipeline import Pipeline, Work
 from processor.server import route
@@ -136,7 +137,73 @@ async def retrieve_method(request: Request) -> Response:
     return await _pipeline(request).read(request, "retrieve", "payment_method", work)
 
 
+async def list_events(request: Request) -> Response:
+    return await _pipeline(request).read(request, "list", "event", EVENTS.page)
+
+
+async def retrieve_event(request: Request) -> Response:
+    event_id = request.path_params["event_id"]
+
+    async def work(context: Context, raw: JSON) -> Reply:
+        Params(raw, ("expand",))
+        return await EVENTS.one(context, event_id)
+
+    return await _pipeline(request).read(request, "retrieve", "event", work)
+
+
+async def list_endpoints(request: Request) -> Response:
+    return await _pipeline(request).read(request, "list", "webhook_endpoint", endpoints.ENDPOINTS.page)
+
+
+async def retrieve_endpoint(request: Request) -> Response:
+    endpoint_id = request.path_params["endpoint_id"]
+
+    async def work(context: Context, raw: JSON) -> Reply:
+        Params(raw, ("expand",))
+        return await endpoints.ENDPOINTS.one(context, endpoint_id)
+
+    return await _pipeline(request).read(request, "retrieve", "webhook_endpoint", work)
+
+
+async def create_endpoint(request: Request) -> Response:
+    def prepare(raw: JSON) -> Work:
+        return partial(endpoints.create, params=Params(raw, endpoints.FIELDS))
+
+    return await _changed_endpoint(request, prepare)
+
+
+async def update_endpoint(request: Request) -> Response:
+    endpoint_id = request.path_params["endpoint_id"]
+
+    def prepare(raw: JSON) -> Work:
+        return partial(endpoints.update, endpoint_id=endpoint_id, params=Params(raw, endpoints.FIELDS))
+
+    return await _changed_endpoint(request, prepare)
+
+
+async def delete_endpoint(request: Request) -> Response:
+    def prepare(_: JSON) -> Work:
+        return partial(endpoints.delete, endpoint_id=request.path_params["endpoint_id"])
+
+    return await _changed_endpoint(request, prepare)
+
+
+async def _changed_endpoint(request: Request, prepare: Callable[[JSON], Work]) -> Response:
+    answer = await _pipeline(request).write(request, "endpoint", "webhook_endpoint", prepare)
+    await request.app.state.outbox.load()
+    return answer
+
+
+EVENTS = Listing("processor.event", "event", "/v1/events", ("type",))
+
 ROUTES = (
+    route("GET", "/v1/events", list_events),
+    route("GET", "/v1/events/{event_id}", retrieve_event),
+    route("POST", "/v1/webhook_endpoints", create_endpoint),
+    route("GET", "/v1/webhook_endpoints", list_endpoints),
+    route("GET", "/v1/webhook_endpoints/{endpoint_id}", retrieve_endpoint),
+    route("POST", "/v1/webhook_endpoints/{endpoint_id}", update_endpoint),
+    route("DELETE", "/v1/webhook_endpoints/{endpoint_id}", delete_endpoint),
     route("POST", "/v1/payment_intents", create_intent),
     route("GET", "/v1/payment_intents", list_intents),
     route("GET", "/v1/payment_intents/search", search_intents),

@@ -67,6 +67,41 @@ CREATE TABLE IF NOT EXISTS processor.idempotency_key (
 );
 CREATE INDEX IF NOT EXISTS idempotency_key_created_at ON processor.idempotency_key (created_at);
 
+CREATE TABLE IF NOT EXISTS processor.event (
+    id       text PRIMARY KEY,
+    account  text NOT NULL,
+    seq      bigint GENERATED ALWAYS AS IDENTITY,
+    created  bigint NOT NULL,
+    type     text NOT NULL,
+    document jsonb NOT NULL,
+    at       timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS event_account ON processor.event (account, seq);
+CREATE INDEX IF NOT EXISTS event_at ON processor.event (at);
+
+CREATE TABLE IF NOT EXISTS processor.webhook_endpoint (
+    id             text PRIMARY KEY,
+    account        text NOT NULL,
+    seq            bigint GENERATED ALWAYS AS IDENTITY,
+    created        bigint NOT NULL,
+    url            text NOT NULL,
+    enabled_events text[] NOT NULL,
+    secret         text NOT NULL,
+    status         text NOT NULL CHECK (status IN ('enabled', 'disabled')),
+    document       jsonb NOT NULL
+);
+CREATE INDEX IF NOT EXISTS webhook_endpoint_account ON processor.webhook_endpoint (account);
+
+CREATE TABLE IF NOT EXISTS processor.delivery (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event      text NOT NULL,
+    endpoint   text NOT NULL,
+    attempts   integer NOT NULL DEFAULT 0,
+    due_at     timestamptz NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS delivery_due ON processor.delivery (due_at);
+
 CREATE TABLE IF NOT EXISTS processor.entry (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     txn            text NOT NULL,

@@ -17,6 +17,11 @@ class Settings:
     pool_size: int = 10
     search_lag: int = 0
     faults: str = ""
+    webhook_url: str = ""  # who is told of events, besides the endpoints made by the API
+    webhook_secret: str = ""
+    webhook_account: str = ""  # the API key whose account's events they are
+    webhook_events: str = ""  # types separated by commas; empty: all
+    webhook_delay: float = 0.3  # seconds; a real processor's answer is first, too
     log_level: str = "info"
 
 
@@ -32,8 +37,15 @@ def read_settings(argv: Sequence[str] | None = None) -> Settings:
     add("--pool-size", type=int, default=env.get("PROCESSOR_POOL_SIZE", "10"))
     add("--search-lag", type=int, default=env.get("PROCESSOR_SEARCH_LAG", "0"), help="seconds")
     add("--faults", default=env.get("PROCESSOR_FAULTS", ""), help="JSON, as for PUT /test/faults")
+    add("--webhook-url", default=env.get("PROCESSOR_WEBHOOK_URL", ""), help="is told of events")
+    add("--webhook-secret", default=env.get("PROCESSOR_WEBHOOK_SECRET", ""), help="whsec_...")
+    add("--webhook-account", default=env.get("PROCESSOR_WEBHOOK_ACCOUNT", ""), help="sk_test_..., whose events")
+    add("--webhook-events", default=env.get("PROCESSOR_WEBHOOK_EVENTS", ""), help="types, separated by commas")
+    add("--webhook-delay", type=float, default=env.get("PROCESSOR_WEBHOOK_DELAY", "0.3"), help="seconds")
     add("--log-level", default=env.get("PROCESSOR_LOG_LEVEL", "info"))
     options = parser.parse_args(argv)
     if not options.database_url:
         parser.error("--database-url (or PROCESSOR_DATABASE_URL) is required")
+    if options.webhook_url and not (options.webhook_secret and options.webhook_account):
+        parser.error("--webhook-url needs --webhook-secret and --webhook-account")
     return Settings(**vars(options))

@@ -64,7 +64,7 @@ async def _end(request: Request, *, passed: bool) -> Response:
     if found is None:
         return _page("Not found", "<p>There is no such payment.</p>", 404)
     account, before = found
-    async with working(pool, account, str(request.base_url)) as context:
+    async with working(pool, account, str(request.base_url), outbox=request.app.state.outbox) as context:
         intent = await intents.authenticated(context, intent_id, passed=passed)
         await context.flush()
     paid = intent["status"] in ("succeeded", "requires_capture")
