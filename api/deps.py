@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from api.clients import CartsClient, CatalogClient, UsersClient
     from api.tokens import TokenVerifier
     from core.events import EventHub
+    from core.faults import Switchboard
     from core.temporal import TemporalConnector
 
 
@@ -32,6 +33,7 @@ class Resources:
     carts: "CartsClient"
     tokens: "TokenVerifier"
     events: "EventHub"
+    faults: "Switchboard | None" = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -36,8 +36,8 @@ HTTP_CODES = {
 }
 TRANSIENT_RPC = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.RESOURCE_EXHAUSTED}
 # connection, resources, operator intervention (also: statement timeout), lock not available, deadlock, serialization,
-# refused log-ins and a database that is not there
-TRANSIENT_SQLSTATES = ("08", "53", "57", "55P03", "40", "28", "3D000", "25P03")
+# refused log-ins, a database that is not there, and one that only reads (a replica, while another one takes over)
+TRANSIENT_SQLSTATES = ("08", "53", "57", "55P03", "40", "28", "3D000", "25P03", "25006")
 BAD_DATA_SQLSTATE = "22"
 
 

@@ -118,7 +118,7 @@ async def place(
     found: Found | None = None
     try:
         if not repeat:
-            await checkouts.start(_checkouts(resources), checkout, wait)
+            await _start(resources, checkout, wait)
         elif (order := await _read(resources, order_id)).status == OrderStatus.PENDING:
             await checkouts.start(_checkouts(resources), CheckoutInput.model_validate(order.checkout), wait)
         async with resources.sessions[_ORDERS]() as session:
@@ -262,6 +262,15 @@ async def _bind_placement(
         return checkout.order_id, False
     async with resources.sessions[_ORDERS].begin() as session:
         return await placing.join(session, bound, in_flight_seconds=wait + 5), True
+
+
+async def _start(resources: Resources, checkout: CheckoutInput, wait: float) -> None:
+    faults, about = resources.faults, (checkout.order_id, checkout.customer_id)
+    if faults:
+        await faults.reach("start_checkout", "before", *about)
+    await checkouts.start(_checkouts(resources), checkout, wait)
+    if faults:
+        await faults.reach("start_checkout", "after", *about)
 
 
 async def _bind(resources: Resources, bound: RequestKey, order_id: UUID, wait: float) -> tuple[UUID, bool]:

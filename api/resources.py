@@ -13,6 +13,7 @@ from api.metrics import BusinessMetrics
 from api.tokens import make_verifier
 from core.db import Sessions, make_engine, make_sessions
 from core.events import EventHub, ReadNewer
+from core.faults import switchboard
 from core.redis import make_redis
 from core.settings import Settings
 from core.temporal import TemporalConnector
@@ -51,6 +52,7 @@ async def open_resources(
         carts=CartsClient(client_of(Service.CARTS, settings.carts_url)),
         tokens=make_verifier(settings, services, users.keys),
         events=hub,
+        faults=switchboard(settings, "api"),
         extra={"metrics": BusinessMetrics(sessions)},
     )
 

@@ -42,8 +42,12 @@ class ApiClient:
         tokens: dict[str, Any] = await self.get_json(
             "POST", "/api/auth/login", json={"email": email, "password": password}
         )
-        self._http.headers["Authorization"] = f"Bearer {tokens['accessToken']}"
+        self.sign_in(tokens["accessToken"])
         return tokens
+
+    def sign_in(self, access_token: str) -> None:
+        """Somebody has it already."""
+        self._http.headers["Authorization"] = f"Bearer {access_token}"
 
     async def call(self, method: str, path: str, **request: Any) -> httpx.Response:
         """The answer, whatever its status.

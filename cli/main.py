@@ -20,6 +20,8 @@ COMMANDS = {
     "orders": ("cli.orders", "List orders, or show one with its events."),
     "replay": ("cli.replay", "Replay workflow histories against the code at hand."),
     "check": ("cli.check", "Verify the platform's invariants across all services."),
+    "faults": ("cli.faults", "Make things go wrong on purpose; never in production."),
+    "chaos": ("cli.chaos", "Shoppers and random faults on a platform of its own, then check."),
     "serve": ("cli.serve", "Serve the API: all services, or some of them alone."),
     "worker": ("cli.worker", "Poll a task queue and carry out its workflows."),
     "processor": ("cli.processor", "Run the mock payment processor alone."),

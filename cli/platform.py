@@ -5,15 +5,16 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from cli import embedded, probes, programs
-from cli.process import Program, ProgramFailed
+from cli.process import Program, ProgramFailed, Write
 from cli.running import Running, Unreachable
 from cli.secret_files import owner_password
-from cli.supervisor import Supervisor
+from cli.supervisor import Supervised, Supervisor
 from core.settings import Settings
 
 COLOURS = (36, 35, 33, 32, 34, 96, 95, 93)
@@ -27,11 +28,22 @@ class Stopped(Exception):
     """Somebody asked for the end before everything was ready."""
 
 
+@dataclass(frozen=True)
+class Variation:
+    """How a run differs from an ordinary one: for platforms that are made to be broken."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)  # of API and workers, beside the addresses
+    workers: Sequence[int] = ()  # metrics ports of workers beside the first
+    restarts: int | None = None  # of every program until it is given up
+    write: Write | None = None  # where lines go instead of standard output
+
+
 class Platform:
     """One run. Addresses left empty in `settings` are filled in with the embedded servers'."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, variation: Variation | None = None) -> None:
         self.settings = settings
+        self.variation = variation or Variation()
         self.embeds = {
             "postgres": not settings.database_url,
             "valkey": not settings.redis_url,
@@ -63,6 +75,11 @@ class Platform:
             wanted["MERCATO_PROCESSOR_PORT"] = settings.processor_port
         return wanted
 
+    @property
+    def programs(self) -> Mapping[str, Supervised]:
+        """What runs, by name; empty before `start`."""
+        return self._supervisor.programs if self._supervisor else {}
+
     def ask_to_stop(self) -> None:
         """First asked: end in order. Asked again while that goes on: end at once.
 
@@ -83,7 +100,7 @@ class Platform:
             ProgramFailed: a program did not start.
             Unreachable: an outside server does not answer.
         """
-        self._supervisor = Supervisor(self._write, self._record)
+        self._supervisor = Supervisor(self.variation.write or self._write, self._record)
         self._record()
         starting = asyncio.create_task(self._start(self._supervisor))
         stopping = asyncio.create_task(self._stop.wait())
@@ -119,16 +136,18 @@ class Platform:
         await self._reach_outside_servers()
         # Imports take as long as the servers do: meanwhile, and not on top of it.
         imports = asyncio.to_thread(importlib.import_module, "core.migrations")
-        await _all(supervisor.start(*self._servers()), imports)
+        await _all(supervisor.start(*self._varied(*self._servers())), imports)
         await self._prepare_databases(supervisor)
         settings = self.settings
-        environment = programs.app_environment(settings, self._log_format())
-        needs = tuple(supervisor.programs)
-        apps = supervisor.start(
-            programs.api(environment, settings.host, settings.port, needs=needs),
-            programs.worker(environment, settings.host, settings.worker_metrics_port, needs=needs),
-        )
-        await _all(apps, self._seed())
+        environment = programs.app_environment(settings, {**self._log_format(), **self.variation.environment})
+        host, needs = settings.host, tuple(supervisor.programs)
+        apps = [
+            programs.api(environment, host, settings.port, needs=needs),
+            programs.worker(environment, host, settings.worker_metrics_port, needs=needs),
+        ]
+        for number, port in enumerate(self.variation.workers, 2):
+            apps.append(programs.worker(environment, host, port, needs, f"worker-{number}"))
+        await _all(supervisor.start(*self._varied(*apps)), self._seed())
         self.state.addresses = self._addresses()
 
     async def _reach_outside_servers(self) -> None:
@@ -166,6 +185,10 @@ class Platform:
             settings.public_url = f"http://{host}:{settings.port}"
         return servers
 
+    def _varied(self, *given: Program) -> list[Program]:
+        restarts = self.variation.restarts
+        return [one if restarts is None else replace(one, restarts=restarts) for one in given]
+
     async def _prepare_databases(self, supervisor: Supervisor) -> None:
         from cli.databases import ensure_database, provision_processor, refuse_unusable
         from core.migrations import migrate
@@ -182,7 +205,8 @@ class Platform:
             settings.processor_url = f"http://{host}:{port}"
             needs = ("postgres",) if self.embeds["postgres"] else ()
             webhook = programs.webhook_environment(settings, f"http://{host}:{settings.port}")
-            work.append(supervisor.start(programs.processor(url, host, port, needs, webhook)))
+            processor = programs.processor(url, host, port, needs, webhook)
+            work.append(supervisor.start(*self._varied(processor)))
         await _all(migrate(settings.database_url), *work)
 
     async def _seed(self) -> None:

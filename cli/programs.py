@@ -29,6 +29,8 @@ def app_environment(settings: Settings, extra: Mapping[str, str] | None = None) 
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY", ""), "127.0.0.1", "localhost"])),
         "PYTHONUNBUFFERED": "1",
     }
+    if file := settings.present_faults_file:
+        environment["MERCATO_FAULTS_FILE"] = str(file)
     return environment | dict(extra or {})
 
 

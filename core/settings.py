@@ -110,7 +110,8 @@ class Settings(BaseSettings):
     docs: bool = False  # /docs and /openapi.json in production as well; elsewhere they are always there
 
     # fault injection, refused in production
-    crash_at: str = ""  # "reserve:before", "capture:after", ...: the worker kills itself there, once
+    faults_file: str = ""  # what `mercato faults` has armed; `mercato up` has it in its data folder
+    crash_at: str = ""  # "reserve:before", "capture:after", ...: the worker kills itself there, each time
 
     @model_validator(mode="after")
     def refuse_unsafe_production(self) -> Self:
@@ -125,13 +126,22 @@ class Settings(BaseSettings):
             raise ValueError("MERCATO_PROCESSOR_API_KEY must be set in production")
         if self.webhook_secret.get_secret_value() == DEVELOPMENT_WEBHOOK_SECRET:
             raise ValueError("MERCATO_WEBHOOK_SECRET must be set in production")
-        if self.rate_limits == "off" or self.crash_at:
-            raise ValueError("MERCATO_RATE_LIMITS=off and MERCATO_CRASH_AT are refused in production")
+        if self.rate_limits == "off" or self.crash_at or self.faults_file:
+            raise ValueError(
+                "MERCATO_RATE_LIMITS=off, MERCATO_CRASH_AT and MERCATO_FAULTS_FILE are refused in production"
+            )
         return self
 
     @property
     def verified_required(self) -> bool:
         return self.environment == "production" if self.require_verified is None else self.require_verified
+
+    @property
+    def present_faults_file(self) -> Path | None:
+        """Where this installation's faults stand; nowhere in production."""
+        if self.environment == "production":
+            return None
+        return Path(self.faults_file) if self.faults_file else self.data_dir.resolve() / "faults.json"
 
     @property
     def limits_rates(self) -> bool:

@@ -7,9 +7,18 @@ import pytest
 
 from tests.stack import Platform, Running, Stack, processor_address, start_platform, start_processor
 
+LONG_TESTS = os.environ.get("MERCATO_LONG_TESTS") == "1"
+
 # A test run must not meet the servers of somebody's `make up`: what the shell says about them is forgotten.
 for name in [name for name in os.environ if name.startswith("MERCATO_")]:
     del os.environ[name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that take minutes run when they are asked for."""
+    for item in items:
+        if not LONG_TESTS and item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="long: set MERCATO_LONG_TESTS=1"))
 
 
 @pytest.fixture(scope="session")

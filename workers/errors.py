@@ -1,7 +1,5 @@
-"""Domain errors become Temporal failures here, once; and crashes asked for by a test happen here, nowhere else."""
+"""Domain errors become Temporal failures here, once."""
 
-import os
-import signal
 from typing import Any
 
 from loguru import logger
@@ -51,31 +49,3 @@ def order_of(workflow_id: str | None) -> str | None:
     """The order that `checkout-{id}`, `repair-{id}` or `fulfilment-{id}` is about."""
     kind, _, order_id = (workflow_id or "").partition("-")
     return order_id if kind in ("checkout", "repair", "fulfilment") else None
-
-
-class CrashInterceptor(Interceptor):
-    """Kills this worker before or after one activity's effect: `MERCATO_CRASH_AT=reserve:after`. Not in production.
-
-    "After" is after the effect and before its report, where only idempotency helps.
-    """
-
-    def __init__(self, crash_at: str) -> None:
-        self._name, _, self._moment = crash_at.partition(":")
-
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
-        return _Crash(next, self._name, self._moment)
-
-
-class _Crash(ActivityInboundInterceptor):
-    def __init__(self, next: ActivityInboundInterceptor, name: str, moment: str) -> None:
-        super().__init__(next)
-        self._name, self._moment = name, moment
-
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
-        if activity.info().activity_type != self._name:
-            return await super().execute_activity(input)
-        if self._moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = await super().execute_activity(input)
-        os.kill(os.getpid(), signal.SIGKILL)
-        return result

@@ -32,13 +32,15 @@ from activities.reconciliation import ReconciliationActivities
 from activities.recorder import OrderRecorder
 from core import temporal
 from core.db import Sessions, make_engine, make_sessions
+from core.faults import switchboard
 from core.redis import make_redis
 from core.settings import Settings
 from models.messages import ReconcileInput
 from models.types import Service
 from services.pricing import Rates
 from services.processor import Processor
-from workers.errors import CrashInterceptor, ErrorInterceptor
+from workers.errors import ErrorInterceptor
+from workers.faults import FaultInterceptor, customer_of
 from workers.health import serve_health
 from workflows import options
 from workflows.checkout import CheckoutWorkflow
@@ -129,8 +131,8 @@ def make_worker(resources: Resources) -> Worker:
     """The worker of the checkout queue."""
     settings = resources.settings
     interceptors: Sequence[Interceptor] = [ErrorInterceptor()]
-    if settings.crash_at:
-        interceptors = [*interceptors, CrashInterceptor(settings.crash_at)]
+    if faults := switchboard(settings, "worker", customer_of(resources.sessions[Service.ORDERS])):
+        interceptors = [*interceptors, FaultInterceptor(faults)]
     return queue_worker(
         resources.client,
         options.TASK_QUEUE,

@@ -86,5 +86,28 @@ async def test_a_worker_killed_during_undo_loses_none_of_it(kill: str, via: str,
     assert all(intent["captured"] == intent["amount_authorized_open"] == 0 for intent in await shop.books(order_id))
 
 
+AFTER_THE_SALE = ("begin_cancel", "refund", "restock", "cancel_sold")
+
+
+@pytest.mark.parametrize("kill", [f"{step}:{moment}" for step in AFTER_THE_SALE for moment in ("before", "after")])
+async def test_a_worker_killed_while_a_sold_order_is_cancelled_gives_back_once(
+    kill: str, arena: Platform, shop: Shop
+) -> None:
+    product, headers = await shop.product(), await shop.shopper()
+    order_id = (await shop.place(headers, product)).json()["orderId"]
+    await shop.until(headers, order_id, status="confirmed", paymentStatus="captured")
+    async with doomed_worker(arena, kill) as doomed:
+        cancelled = await shop.http.post(
+            f"/api/orders/{order_id}/cancel", json={}, headers={**headers, "Idempotency-Key": kill, "Prefer": "wait=0"}
+        )
+        assert cancelled.status_code == 202, cancelled.text
+        await doomed.died()
+
+    await shop.until(headers, order_id, status="cancelled", paymentStatus="refunded")
+    (intent,) = await shop.books(order_id)
+    assert (intent["captured"], intent["refunded"]) == (5000, 5000)
+    assert await shop.stock(product) == (STOCK, 0)
+
+
 async def test_afterwards_every_invariant_holds(shop: Shop) -> None:
     await shop.checked()

@@ -1,0 +1,20 @@
+"""Plans of `mercato chaos` that are run again and again: what each is made of, or what it found."""
+
+from typing import NamedTuple
+
+
+class Seed(NamedTuple):
+    seed: int
+    minutes: float
+    rate: float
+    why: str
+
+
+SHORT = (
+    Seed(30, 0.4, 4, "Temporal paused, PostgreSQL and the API killed one after the other"),
+    Seed(37, 0.4, 4, "both workers killed, and crashes at steps besides"),
+)
+LONG = (
+    Seed(19, 2, 5, "workers that stand still longer than an attempt, and come back late"),
+    Seed(31, 2, 5, "no Valkey for a while, PostgreSQL paused, the processor killed"),
+)
