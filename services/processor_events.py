@@ -37,14 +37,14 @@ _KEEP = text(f"""
     )
     SELECT :event_id, :type, CAST(:intent_id AS text), p.order_id, to_timestamp(:created),
            ARRAY[CAST(:signature AS text)],
-           CASE WHEN p.order_id IS NOT NULL AND NOT p.news THEN now() END
+           CASE WHEN p.order_id IS NOT NULL AND NOT p.news AND :type <> 'refund.failed' THEN now() END
     FROM (SELECT 1) AS one LEFT JOIN payment p ON true
     ON CONFLICT (event_id) DO UPDATE SET
         deliveries = e.deliveries + 1, order_id = coalesce(e.order_id, excluded.order_id),
         signatures = (e.signatures || excluded.signatures)[
             greatest(1, cardinality(e.signatures) + 2 - {MOST_SIGNATURES}) : ]
     WHERE NOT e.signatures && excluded.signatures
-    RETURNING order_id, handled_at IS NULL AS news
+    RETURNING order_id, handled_at IS NULL AND type <> 'refund.failed' AS news
 """)
 
 _HANDLED = text("UPDATE payments.processor_events SET handled_at = now() WHERE event_id = :event_id")
@@ -107,6 +107,15 @@ async def keep(session: AsyncSession, told: Told) -> UUID | None:
 async def handled(session: AsyncSession, event_id: str) -> None:
     """Whoever waits for it has been told."""
     await (await session.connection()).execute(_HANDLED, {"event_id": event_id})
+
+
+async def unheard_refunds(session: AsyncSession, limit: int) -> list[tuple[str, UUID]]:
+    """Refunds that failed after they had been accepted: (event, order), until `handled`."""
+    query = text("""
+        SELECT event_id, order_id FROM payments.processor_events
+        WHERE handled_at IS NULL AND type = 'refund.failed' AND order_id IS NOT NULL ORDER BY received_at LIMIT :limit
+    """)
+    return [(row.event_id, row.order_id) for row in await (await session.connection()).execute(query, {"limit": limit})]
 
 
 def _signed(payload: str, signature: str, secret: str) -> bool:
