@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request, Response
@@ -20,6 +21,8 @@ from api.product_views import (
     ProductChanges,
     ProductList,
     ProductView,
+    StockEventPage,
+    StockEventView,
     StockLevel,
     SuggestionList,
     SuggestionView,
@@ -68,6 +71,18 @@ async def suggest(request: Request, resources: ResourcesDep, q: Typed) -> Respon
         return SuggestionList(items=[SuggestionView.of(suggestion) for suggestion in found])
 
     return respond_again(request, await _briefly(resources, ("suggest", q), make))
+
+
+@router.get("/api/products/stock-events", dependencies=[Depends(require_staff)])
+async def stock_events(
+    session: CatalogSession,
+    cursor: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="`nextCursor` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+) -> StockEventPage:
+    """Staff: when products ran low, were sold out, or were there again; newest first."""
+    found = await inventory.stock_events(session, cursor, limit + 1)
+    following = found[limit - 1].id if len(found) > limit else None
+    return StockEventPage(items=[StockEventView(**asdict(event)) for event in found[:limit]], next_cursor=following)
 
 
 @router.get("/api/categories", response_model=CategoryList, dependencies=[Open])
@@ -153,7 +168,9 @@ async def set_stock(
     staff: StaffUser, product_id: ExistingProduct, session: CatalogSession, body: StockLevel
 ) -> ProductView:
     """Set what is on the shelf; the ledger keeps who did. 409 `stock_reserved` if orders hold more than that."""
-    await inventory.set_on_hand(session, product_id, body.on_hand, actor=str(staff.user_id), reason=body.reason)
+    await inventory.set_on_hand(
+        session, product_id, body.on_hand, actor=str(staff.user_id), reason=body.reason, low_at=body.low_at
+    )
     return ProductView.of(await catalog.get(session, product_id, also_inactive=True))
 
 

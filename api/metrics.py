@@ -54,7 +54,9 @@ _RESERVATIONS = text(
               FROM catalog.reservations r JOIN catalog.reservation_lines l USING (order_id)
              WHERE r.state = 'active'),
            (SELECT count(*) FROM catalog.reservations
-             WHERE state = 'active' AND expires_at < now() - interval '2 minutes')
+             WHERE state = 'active' AND expires_at < now() - interval '2 minutes'),
+           (SELECT count(*) FROM catalog.stock JOIN catalog.products p ON p.id = product_id
+             WHERE p.active AND on_hand - reserved <= low_at)
     """
 )
 
@@ -89,6 +91,9 @@ class BusinessMetrics:
             self._oldest_break = self._gauge("mercato_oldest_open_break_age_seconds", "Age of the oldest open break")
         if Service.CATALOG in sessions:
             self._leak = self._gauge("mercato_reservation_leak_units", "Reserved stock without a reservation")
+            self._low = self._gauge(
+                "mercato_products_low_on_stock", "Products for sale with few units to sell, or none"
+            )
             self._overdue = self._gauge("mercato_reservations_overdue", "Reservations two minutes past their end")
 
     async def refresh(self) -> None:
@@ -122,7 +127,8 @@ class BusinessMetrics:
         self._oldest_break.set(max((age for *_, age in found), default=0))
 
     async def _read_stock(self, sessions: Sessions) -> None:
-        ((leak, overdue),) = await _rows(sessions, _RESERVATIONS)
+        ((leak, overdue, low),) = await _rows(sessions, _RESERVATIONS)
+        self._low.set(low)
         self._leak.set(leak)
         self._overdue.set(overdue)
 

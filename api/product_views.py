@@ -1,6 +1,7 @@
 """Products as JSON, both ways."""
 
 import zlib
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -68,10 +69,28 @@ class ProductChanges(RequestModel):
 
 
 class StockLevel(RequestModel):
-    """What is on the shelf, reserved units included."""
+    """What is on the shelf, reserved units included; `lowAt`: with so few to sell, staff are to be told."""
 
     on_hand: Annotated[int, Field(ge=0, le=1_000_000_000)]
+    low_at: Annotated[int | None, Field(ge=0, le=1_000_000_000)] = None
     reason: Annotated[str, Field(max_length=200, pattern=PRINTABLE)] = ""
+
+
+class StockEventView(ResponseModel):
+    """`available` units could be sold then."""
+
+    id: int
+    product_id: int
+    sku: str
+    name: str
+    type: str
+    available: int
+    at: datetime
+
+
+class StockEventPage(ResponseModel):
+    items: list[StockEventView]
+    next_cursor: int | None
 
 
 class PricedQuery(RequestModel):

@@ -72,6 +72,19 @@ class StockedProduct:
 
 
 @dataclass(frozen=True)
+class StockEvent:
+    """`stock.low`, `stock.out` or `stock.back`, with what could be sold then."""
+
+    id: int
+    product_id: int
+    sku: str
+    name: str
+    type: str
+    available: int
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Browse:
     """What to list: `search` forgives typing errors, `page` counts from 1."""
 

@@ -19,15 +19,32 @@ from uuid import UUID
 from sqlalchemy import RowMapping, TextClause, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.catalog import StockEvent
 from models.errors import Conflict, NotFound, Unavailable
 from models.messages import Reservation, Shortage
 from models.types import ReservationState
 
 ATTEMPTS = 3
+
+
+def _crossing(changes: str) -> str:
+    """The CTE that tells when stock runs low, out, or is back: once each time it passes the product's `low_at`.
+
+    `changes` selects (product_id, before, after, low_at), what could be sold before and after the change.
+    """
+    return f"""crossed AS (
+        INSERT INTO catalog.stock_events (product_id, type, available)
+        SELECT product_id, CASE WHEN after > low_at THEN 'stock.back' WHEN after > 0 THEN 'stock.low'
+                                ELSE 'stock.out' END, after
+        FROM ({changes}) AS change
+        WHERE (before > low_at) <> (after > low_at) OR (before > 0 AND after = 0)
+    )"""
+
+
 CONTENDED = "This reservation is being changed by somebody else."
 
 # Several calls for one order meet at their stock, or at the reservation's unique key: `held` takes nothing then.
-_RESERVE = text("""
+_RESERVE = text(f"""
     WITH existing AS MATERIALIZED (
         SELECT state, expires_at FROM catalog.reservations WHERE order_id = :order_id
     ), wanted AS MATERIALIZED (
@@ -35,7 +52,7 @@ _RESERVE = text("""
         FROM unnest(CAST(:products AS bigint[]), CAST(:quantities AS integer[])) AS w (product_id, quantity)
         WHERE NOT EXISTS (SELECT FROM existing)
     ), locked AS MATERIALIZED (
-        SELECT s.product_id, s.on_hand, s.reserved
+        SELECT s.product_id, s.on_hand, s.reserved, s.low_at
         FROM catalog.stock s JOIN wanted w USING (product_id)
         ORDER BY s.product_id FOR NO KEY UPDATE OF s
     ), short AS MATERIALIZED (
@@ -49,7 +66,7 @@ _RESERVE = text("""
         ON CONFLICT (order_id) DO NOTHING
         RETURNING order_id, state, expires_at
     ), granted AS MATERIALIZED (
-        SELECT h.order_id, w.product_id, w.quantity, l.on_hand, l.reserved
+        SELECT h.order_id, w.product_id, w.quantity, l.on_hand, l.reserved, l.low_at
         FROM held h CROSS JOIN wanted w JOIN locked l USING (product_id)
     ), lines AS (
         INSERT INTO catalog.reservation_lines (order_id, product_id, quantity)
@@ -60,7 +77,11 @@ _RESERVE = text("""
     ), booked AS (
         INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, order_id)
         SELECT product_id, 'reserve', 0, quantity, order_id FROM granted
-    )
+    ), {
+    _crossing('''
+        SELECT product_id, on_hand - reserved AS before, on_hand - reserved - quantity AS after, low_at FROM granted
+    ''')
+}
     SELECT r.state, r.expires_at, extract(epoch FROM r.expires_at - clock_timestamp())::float8 AS seconds_left, (
         SELECT jsonb_agg(jsonb_build_object(
             'product_id', product_id, 'requested', quantity, 'available', available) ORDER BY product_id)
@@ -85,7 +106,7 @@ _READ = text("""
 # `ended` waits for whoever holds the reservation and finds it in its newest state; only its winner touches stock.
 _END = """
     WITH locked AS MATERIALIZED (
-        SELECT s.product_id, s.on_hand, s.reserved, l.quantity
+        SELECT s.product_id, s.on_hand, s.reserved, s.low_at, l.quantity
         FROM catalog.reservations r JOIN catalog.reservation_lines l USING (order_id)
         JOIN catalog.stock s USING (product_id)
         WHERE r.order_id = :order_id AND r.state = '{before}' ORDER BY s.product_id FOR NO KEY UPDATE OF s
@@ -100,7 +121,7 @@ _END = """
     ), booked AS (
         INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, order_id)
         SELECT l.product_id, '{kind}', {on_hand}, {reserved}, :order_id FROM given l
-    )
+    ), {crossing}
     SELECT (SELECT count(*) FROM ended) AS ended,
            (SELECT state FROM catalog.reservations WHERE order_id = :order_id) AS before
 """
@@ -108,7 +129,14 @@ _END = """
 
 def _end(kind: str, before: str, state: str, *, on_hand: str, reserved: str) -> TextClause:
     """The statement that ends a reservation once, and what it adds to the stock of each line `l`."""
-    return text(_END.format(kind=kind, before=before, state=state, on_hand=on_hand, reserved=reserved))
+    after = f"l.on_hand - l.reserved + {on_hand} - ({reserved})"
+    crossing = _crossing(
+        f"SELECT l.product_id, l.on_hand - l.reserved AS before, {after} AS after, l.low_at FROM given l"
+    )
+    statement = _END.format(
+        kind=kind, before=before, state=state, on_hand=on_hand, reserved=reserved, crossing=crossing
+    )
+    return text(statement)
 
 
 _COMMIT = _end("commit", "active", "committed", on_hand="-l.quantity", reserved="-l.quantity")
@@ -126,13 +154,20 @@ _EXPIRED = text("""
     WHERE state = 'active' AND expires_at < clock_timestamp() ORDER BY expires_at LIMIT :limit
 """)
 
-_SET_ON_HAND = text("""
+_SET_ON_HAND = text(f"""
     WITH before AS MATERIALIZED (
-        SELECT product_id, on_hand, reserved FROM catalog.stock WHERE product_id = :product_id FOR NO KEY UPDATE
+        SELECT product_id, on_hand, reserved, coalesce(CAST(:low_at AS integer), low_at) AS low_at, low_at AS low_before
+        FROM catalog.stock WHERE product_id = :product_id FOR NO KEY UPDATE
     ), changed AS (
-        UPDATE catalog.stock s SET on_hand = :on_hand, reserved = b.reserved
-        FROM before b WHERE s.product_id = b.product_id AND b.reserved <= :on_hand AND b.on_hand <> :on_hand
-    ), booked AS (
+        UPDATE catalog.stock s SET on_hand = :on_hand, reserved = b.reserved, low_at = b.low_at
+        FROM before b WHERE s.product_id = b.product_id AND b.reserved <= :on_hand
+                        AND (b.on_hand, b.low_before) <> (:on_hand, b.low_at)
+    ), {
+    _crossing('''
+        SELECT product_id, on_hand - reserved AS before, :on_hand - reserved AS after, low_at FROM before
+        WHERE reserved <= :on_hand
+    ''')
+}, booked AS (
         INSERT INTO catalog.stock_ledger (product_id, kind, on_hand_delta, reserved_delta, actor, reason)
         SELECT product_id, CASE WHEN on_hand < :on_hand THEN 'receive' ELSE 'adjust' END,
                :on_hand - on_hand, 0, :actor, :reason
@@ -239,14 +274,23 @@ async def expired(session: AsyncSession, limit: int) -> list[UUID]:
     return list((await connection.execute(_EXPIRED, {"limit": limit})).scalars())
 
 
-async def set_on_hand(session: AsyncSession, product_id: int, on_hand: int, *, actor: str, reason: str = "") -> None:
-    """Set what is on the shelf; the difference goes into the ledger under `actor`.
+async def set_on_hand(
+    session: AsyncSession, product_id: int, on_hand: int, *, actor: str, reason: str = "", low_at: int | None = None
+) -> None:
+    """Set what is on the shelf; the difference goes into the ledger under `actor`. With `low_at` units or fewer to
+    sell, the product counts as low on stock from now on.
 
     Raises:
         NotFound: no such product.
         Conflict: `stock_reserved`, shoppers already hold more than that.
     """
-    parameters = {"product_id": product_id, "on_hand": on_hand, "actor": actor, "reason": reason}
+    parameters = {
+        "product_id": product_id,
+        "on_hand": on_hand,
+        "actor": actor,
+        "reason": reason,
+        "low_at": low_at,
+    }
     before = await _first(session, _SET_ON_HAND, parameters)
     if before is None:
         raise NotFound("There is no such product.")
@@ -256,6 +300,17 @@ async def set_on_hand(session: AsyncSession, product_id: int, on_hand: int, *, a
             code="stock_reserved",
             reserved=before["reserved"],
         )
+
+
+async def stock_events(session: AsyncSession, before: int | None, limit: int) -> list[StockEvent]:
+    """When products ran low, out, or were there again; newest first, older than the event `before`."""
+    query = text("""
+        SELECT e.id, e.product_id, p.sku, p.name, e.type, e.available, e.at
+        FROM catalog.stock_events e JOIN catalog.products p ON p.id = e.product_id
+        WHERE CAST(:before AS bigint) IS NULL OR e.id < :before ORDER BY e.id DESC LIMIT :limit
+    """)
+    rows = await (await session.connection()).execute(query, {"before": before, "limit": limit})
+    return [StockEvent(**row) for row in rows.mappings()]
 
 
 def _reservation(row: RowMapping) -> Reservation:

@@ -7,7 +7,7 @@ from uuid import UUID
 from api.tokens import make_signer
 from models.types import Role
 from tests.e2e.shop import PRICE, Shop
-from tests.e2e.shopper import Shopper
+from tests.e2e.shopper import DECLINED, Shopper, problem
 
 BUYERS = 200
 UNITS = 10
@@ -77,3 +77,29 @@ async def _intents_of(shop: Shop, order_ids: Sequence[str]) -> int:
 
 async def test_afterwards_every_invariant_holds(shop: Shop) -> None:
     await shop.checked()
+
+
+async def test_a_shopper_holds_one_reservation_at_most(shop: Shop) -> None:
+    """Nobody can hoard stock: a cart's lines belong to one open order, and a shopper has one cart."""
+    product, shopper = await shop.product(stock=50), await shop.shopper()
+    await shopper.add(product, 5)
+    answers = await asyncio.gather(*(shopper.place(DECLINED) for _ in range(10)))
+    assert sorted(answer.status_code for answer in answers) == [402] + [409] * 9
+    assert await shop.stock(product) == (50, 5)
+    await shopper.add(product, 5)  # what is added since belongs to no order, and yet it has to wait
+    problem(await shopper.place(DECLINED), 409, "cart_changed")
+    assert await shop.stock(product) == (50, 5)
+    (order_id,) = [answer.json()["orderId"] for answer in answers if answer.status_code == 402]
+    assert (await shopper.cancel(order_id)).status_code == 200
+    assert await shop.stock(product) == (50, 0)
+
+
+async def test_staff_are_told_when_a_product_runs_low(shop: Shop) -> None:
+    product, shopper = await shop.product(stock=6), await shop.shopper()
+    await shopper.add(product, 6)
+    assert (await shopper.place()).status_code == 201
+    problem(await shopper.get("/api/products/stock-events"), 403, "forbidden")
+    page = (await shop.support.get("/api/products/stock-events", limit=100)).json()
+    told = [(item["type"], item["available"]) for item in page["items"] if item["productId"] == product]
+    assert told == [("stock.out", 0), ("stock.back", 6)]
+    assert "mercato_products_low_on_stock" in (await shop.http.get("/metrics")).text

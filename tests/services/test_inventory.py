@@ -275,3 +275,31 @@ async def test_what_was_sold_goes_back_on_the_shelf_once(warehouse: Warehouse) -
     assert await warehouse.run(inventory.release, order) is ReservationState.RESTOCKED
     assert await warehouse.run(inventory.restock, uuid4()) is None
     assert not await warehouse.breaks()
+
+
+async def test_running_low_out_and_back_is_told_once_each_time(warehouse: Warehouse) -> None:
+    product = await warehouse.product(8)
+
+    async def told() -> list[tuple[str, int]]:
+        rows = await warehouse.rows(
+            "SELECT type, available FROM catalog.stock_events WHERE product_id = :p ORDER BY id", p=product
+        )
+        return [(row.type, row.available) for row in rows]
+
+    assert await told() == [("stock.back", 8)]  # a new product has none
+    orders = [uuid4() for _ in range(4)]
+    for order in orders:
+        await warehouse.run(inventory.reserve, order, {product: 2}, 60)
+        await warehouse.run(inventory.reserve, order, {product: 2}, 60)
+    assert await told() == [("stock.back", 8), ("stock.low", 4), ("stock.out", 0)]
+    await warehouse.run(inventory.commit, orders[0])
+    assert len(await told()) == 3, "what is sold was counted when it was reserved"
+    for order in orders[1:]:
+        await warehouse.run(inventory.release, order)
+        await warehouse.run(inventory.release, order)
+    assert await told() == [("stock.back", 8), ("stock.low", 4), ("stock.out", 0), ("stock.back", 6)]
+    await warehouse.run(inventory.set_on_hand, product, 6, actor="test", low_at=6)
+    assert len(await told()) == 4, "another threshold counts from the next change on"
+    await warehouse.run(inventory.restock, orders[0])
+    assert (await told())[-1] == ("stock.back", 8)
+    assert not await warehouse.breaks()
