@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Response
 from loguru import logger
 
-from api import carts, catalog, docs, health, metrics, notifications, order_lists, orders, payments, sse, users
+from api import breaks, carts, catalog, docs, health, metrics, notifications, order_lists, orders, payments, sse, users
 from api.errors import install_error_handlers
 from api.middleware import RequestFrame, SizeLimit
 from api.openapi import install_openapi
@@ -29,7 +29,8 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
     Service.USERS: (users.router,),
     Service.CATALOG: (catalog.router,),
     Service.CARTS: (carts.router,),
-    Service.ORDERS: (sse.router, order_lists.router, orders.router),  # /orders/events before /orders/{id}
+    # /orders/events and /orders/breaks before /orders/{id}
+    Service.ORDERS: (sse.router, breaks.router, order_lists.router, orders.router),
     Service.PAYMENTS: (payments.router,),
     Service.NOTIFICATIONS: (notifications.router,),
 }

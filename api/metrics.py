@@ -41,6 +41,12 @@ _ORDERS_OPEN = text(
         OR (status = 'confirmed' AND payment_status <> 'captured')
     """
 )
+_BREAKS = text(
+    """
+    SELECT kind, count(*), extract(epoch FROM now() - min(first_seen_at))::float8
+      FROM orders.breaks WHERE state = 'open' GROUP BY kind
+    """
+)
 _RESERVATIONS = text(
     """
     SELECT (SELECT coalesce(sum(reserved), 0) FROM catalog.stock)
@@ -77,6 +83,10 @@ class BusinessMetrics:
             self._attention = self._gauge("mercato_orders_needing_attention", "Orders that wait for a person")
             self._unknown = self._gauge("mercato_payments_unknown", "Payments of which the outcome is not known")
             self._oldest = self._gauge("mercato_oldest_open_order_age_seconds", "Age of the oldest open order")
+            self._breaks = self._gauge(
+                "mercato_breaks_open", "Breaks found by reconciliation and not closed", ("kind",)
+            )
+            self._oldest_break = self._gauge("mercato_oldest_open_break_age_seconds", "Age of the oldest open break")
         if Service.CATALOG in sessions:
             self._leak = self._gauge("mercato_reservation_leak_units", "Reserved stock without a reservation")
             self._overdue = self._gauge("mercato_reservations_overdue", "Reservations two minutes past their end")
@@ -105,6 +115,11 @@ class BusinessMetrics:
         self._attention.set(attention)
         self._unknown.set(unknown)
         self._oldest.set(oldest)
+        found = await _rows(sessions, _BREAKS)
+        self._breaks.clear()
+        for kind, count, _ in found:
+            self._breaks.labels(kind).set(count)
+        self._oldest_break.set(max((age for *_, age in found), default=0))
 
     async def _read_stock(self, sessions: Sessions) -> None:
         ((leak, overdue),) = await _rows(sessions, _RESERVATIONS)

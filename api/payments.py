@@ -1,20 +1,26 @@
-"""Payments over HTTP: staff look at what was held, taken and given back. Money itself moves by the checkout only."""
+"""Payments over HTTP: staff look at what was held, taken and given back, and the processor tells of what happened.
+Money itself moves by workflows only."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import Header, Request
+from temporalio.service import RPCError
 
 from api.auth import StaffUser
-from api.deps import PaymentsSession
+from api.deps import PaymentsSession, Resources, ResourcesDep
+from api.routing import Router
 from api.shapes import ResponseModel
-from models.errors import NotFound
+from core.temporal import tell_order
+from models.errors import NotFound, Unavailable
+from models.messages import ProcessorNews
 from models.payments import Attempt, AttemptState, LedgerKind
-from models.types import Money, PaymentStatus
-from services import payments
+from models.types import Money, PaymentStatus, Service
+from services import payments, processor_events
 from services.ledger import Posted
 
-router = APIRouter(tags=["payments"])
+router = Router(tags=["payments"])
 
 
 class AttemptView(ResponseModel):
@@ -56,6 +62,41 @@ class PaymentView(ResponseModel):
     updated_at: datetime
     attempts: list[AttemptView]
     ledger: list[TransactionView]
+
+
+class Received(ResponseModel):
+    received: bool = True
+
+
+@router.post("/api/payments/webhook")
+async def webhook(
+    request: Request,
+    resources: ResourcesDep,
+    signature: Annotated[str, Header(alias="Stripe-Signature", description="Stripe's scheme: t=…,v1=…")] = "",
+) -> Received:
+    """For the processor: an event, signed. It wakes the order that waits for it.
+
+    401 for a signature that is wrong, late or used before; 503 when the order cannot be told now: send it again.
+    """
+    secrets = resources.settings.webhook_secret.get_secret_value()
+    told = processor_events.read(await request.body(), signature, secrets)
+    async with resources.sessions[Service.PAYMENTS]() as session:
+        order_id = await processor_events.keep(session, told)
+    if order_id is not None:
+        await _tell(resources, order_id, told)
+        async with resources.sessions[Service.PAYMENTS]() as session:
+            await processor_events.handled(session, told.event_id)
+    return Received()
+
+
+async def _tell(resources: Resources, order_id: UUID, told: processor_events.Told) -> None:
+    """Raises Unavailable: Temporal has not taken it."""
+    client = await resources.temporal.client()
+    news = ProcessorNews(event_id=told.event_id, type=told.type, intent_id=told.intent_id or "")
+    try:
+        await tell_order(client, order_id, news)
+    except RPCError as error:
+        raise Unavailable("Temporal does not answer") from error
 
 
 @router.get("/api/payments/{order_id}")

@@ -59,6 +59,7 @@ def environment_file() -> str:
         "MERCATO_REDIS_URL": f"redis://:{secret['valkey']}@valkey:6379/0",
         "MERCATO_SECRET_KEY": secret["key"],
         "MERCATO_PROCESSOR_API_KEY": f"sk_test_{secrets.token_hex(24)}",
+        "MERCATO_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(24)}",
         "MERCATO_SIGNING_KEY": _one_line(signing_key),
         "MERCATO_VERIFY_KEY": _one_line(verify_key),
     }

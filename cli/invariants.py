@@ -56,6 +56,12 @@ def preparation(in_flight_seconds: float, open_seconds: float) -> str:
                    EXISTS (SELECT FROM orders.customer_event e
                            WHERE e.order_id = o.id AND e.event_key = 'order.confirmed') AS was_sold) s) x;
 
+    -- what a person has taken upon themselves: a break resolved, or a step of which they say that they have done it
+    CREATE TEMPORARY VIEW accepted AS
+        SELECT order_id FROM orders.breaks WHERE state = 'resolved' AND order_id IS NOT NULL
+        UNION SELECT order_id FROM orders.audit WHERE action IN ('resolve refund', 'resolve void');
+    CREATE TEMPORARY VIEW unaccepted AS SELECT * FROM story WHERE id NOT IN (SELECT order_id FROM accepted);
+
     CREATE TEMPORARY VIEW processor_money AS SELECT order_id, sum(held)::bigint AS held,
         sum(captured - refunded)::bigint AS taken, sum(charges)::bigint AS charges,
         upper(max(currency) FILTER (WHERE charges > 0)) AS currency,
@@ -125,7 +131,7 @@ MONEY = Invariant(
     # The books are read after the snapshot; what is due to a settled order does not change in between.
     breaches="""
     SELECT coalesce(m.order_id::text, m.intents), format('%s live charges (%s)', m.charges, m.intents)
-    FROM processor_money m WHERE m.charges > 1
+    FROM processor_money m WHERE m.charges > 1 AND NOT EXISTS (SELECT FROM accepted a WHERE a.order_id = m.order_id)
     UNION ALL
     SELECT coalesce(m.order_id::text, m.intents),
            format('%s held and %s taken for an order that does not exist (%s)', m.held, m.taken, m.intents)
@@ -133,7 +139,7 @@ MONEY = Invariant(
     UNION ALL
     SELECT s.id::text, format('%s, payment %s, total %s: the processor holds %s and took %s %s', s.status,
                               s.payment_status, coalesce(s.total, 0), m.held, m.taken, m.currency)
-    FROM story s LEFT JOIN LATERAL (
+    FROM unaccepted s LEFT JOIN LATERAL (
         SELECT coalesce(max(held), 0) AS held, coalesce(max(taken), 0) AS taken, max(currency) AS currency
         FROM processor_money WHERE order_id = s.id
     ) m ON true
@@ -177,12 +183,13 @@ LEDGER = Invariant(
            coalesce(o.held, 0), coalesce(o.taken, 0), coalesce(m.held, 0), coalesce(m.taken, 0))
     FROM our_money o FULL JOIN (SELECT * FROM processor_money WHERE order_id IS NOT NULL) m USING (order_id)
     LEFT JOIN story s ON s.id = order_id
-    WHERE (coalesce(o.held, 0), coalesce(o.taken, 0)) <> (coalesce(m.held, 0), coalesce(m.taken, 0))
+    WHERE NOT EXISTS (SELECT FROM accepted a WHERE a.order_id = coalesce(o.order_id, m.order_id))
+      AND (coalesce(o.held, 0), coalesce(o.taken, 0)) <> (coalesce(m.held, 0), coalesce(m.taken, 0))
       AND (s.id IS NULL OR s.settled OR NOT (s.in_flight OR s.needs_attention))
     UNION ALL
     SELECT s.id::text, format('the order is %s, payment %s; the payments service says %s', s.status, s.payment_status,
                               coalesce(p.status, 'nothing'))
-    FROM story s LEFT JOIN payments.payments p ON p.order_id = s.id
+    FROM unaccepted s LEFT JOIN payments.payments p ON p.order_id = s.id
     WHERE s.settled AND CASE WHEN s.ended THEN p.status IN ('authorized', 'captured', 'unknown')
                              ELSE p.status IS DISTINCT FROM 'captured' END
     """,

@@ -18,6 +18,7 @@ COMMANDS = {
     "status": ("cli.up", "Show what runs, and where."),
     "demo": ("cli.demo", "Walk a shopper through the whole flow, live."),
     "orders": ("cli.orders", "List orders, or show one with its events."),
+    "breaks": ("cli.breaks", "List what reconciliation has found wrong, resolve it, compare everything now."),
     "replay": ("cli.replay", "Replay workflow histories against the code at hand."),
     "check": ("cli.check", "Verify the platform's invariants across all services."),
     "faults": ("cli.faults", "Make things go wrong on purpose; never in production."),

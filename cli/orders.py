@@ -14,6 +14,7 @@ from temporalio.client import WorkflowExecutionDescription
 from temporalio.service import RPCError, RPCStatusCode
 
 from cli.api_client import ApiClient, ApiFailure, StreamEvent
+from cli.breaks import print_breaks
 from cli.console import console, fail, money
 from cli.order_lists import (
     DEMO_PASSWORD,
@@ -30,6 +31,7 @@ from core.settings import Settings
 from core.temporal import TemporalConnector
 from models.errors import Unavailable
 from models.types import normalize_order_number
+from workflows.options import runs_of
 
 SILENCE = 1.0  # seconds without an event: the log of an open order is told, its stream goes on
 
@@ -66,10 +68,14 @@ async def _show(settings: Settings, url: str, staff: tuple[str, str], wanted: st
         order = await _find(api, wanted)
         payment = await api.call("GET", f"/api/payments/{order['id']}")
         events = await events_of(api, order["id"])
+        found = await api.get_json("GET", "/api/orders/breaks", params={"order": order["id"]})
     _print_order(out, order)
     if payment.status_code == 200:
         print_payment(out, payment.json())
     _print_events(out, events)
+    if found["items"]:
+        out.print("[bold]Breaks[/]")
+        print_breaks(found["items"])
     await _print_workflows(out, settings, order["id"])
 
 
@@ -166,7 +172,7 @@ def _print_events(out: Console, events: list[StreamEvent]) -> None:
 async def _print_workflows(out: Console, settings: Settings, order_id: str) -> None:
     try:
         client = await TemporalConnector(settings).client()
-        for workflow_id in (f"checkout-{order_id}", f"repair-{order_id}"):
+        for workflow_id in runs_of(order_id):
             try:
                 description = await client.get_workflow_handle(workflow_id).describe()
             except RPCError as error:

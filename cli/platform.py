@@ -204,7 +204,9 @@ class Platform:
             settings.processor_database_url = url
             settings.processor_url = f"http://{host}:{port}"
             needs = ("postgres",) if self.embeds["postgres"] else ()
-            work.append(supervisor.start(*self._varied(programs.processor(url, host, port, needs))))
+            webhook = programs.webhook_environment(settings, f"http://{host}:{settings.port}")
+            processor = programs.processor(url, host, port, needs, webhook)
+            work.append(supervisor.start(*self._varied(processor)))
         await _all(migrate(settings.database_url), *work)
 
     async def _seed(self) -> None:

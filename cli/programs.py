@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from cli import probes
 from cli.process import Program
 from core.settings import Settings
-from models.types import Service
+from models.types import PROCESSOR_EVENTS, Service
 
 MERCATO = (sys.executable, "-m", "cli.main")
 OWNERS_ADDRESSES = ("MERCATO_DATABASE_URL", "MERCATO_PROCESSOR_DATABASE_URL")
@@ -34,12 +34,29 @@ def app_environment(settings: Settings, extra: Mapping[str, str] | None = None) 
     return environment | dict(extra or {})
 
 
-def processor(database_url: str, host: str, port: int, needs: tuple[str, ...] = ()) -> Program:
+def webhook_environment(settings: Settings, api_address: str) -> dict[str, str]:
+    """What the mock processor must know to tell the API at `api_address` of what happens."""
+    return {
+        "PROCESSOR_WEBHOOK_URL": f"{api_address}/api/payments/webhook",
+        "PROCESSOR_WEBHOOK_SECRET": settings.webhook_secret.get_secret_value().partition(",")[0],
+        "PROCESSOR_WEBHOOK_ACCOUNT": settings.processor_api_key.get_secret_value(),
+        "PROCESSOR_WEBHOOK_EVENTS": ",".join(PROCESSOR_EVENTS),
+    }
+
+
+def processor(
+    database_url: str,
+    host: str,
+    port: int,
+    needs: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Program:
     """The mock payment processor, a program of its own."""
+    own = {"PROCESSOR_DATABASE_URL": database_url, "PYTHONUNBUFFERED": "1"}
     return Program(
         name="processor",
         command=[sys.executable, "-m", "processor", "--host", host, "--port", str(port)],
-        environment=os.environ | {"PROCESSOR_DATABASE_URL": database_url, "PYTHONUNBUFFERED": "1"},
+        environment=os.environ | own | dict(environment or {}),
         needs=needs,
         ready=probes.http(host, port, "/health"),
     )

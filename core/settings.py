@@ -101,6 +101,7 @@ class Settings(BaseSettings):
     round_pause_seconds: float = 180  # until the next round starts by itself
     reconcile_every_seconds: int = 30
     reconcile_after_seconds: int = 30  # how old before something open looks orphaned
+    give_back_after_seconds: int = 600  # money at the processor that belongs to no sold order
     processor_timeout_seconds: float = 8
 
     # seeing

@@ -306,10 +306,17 @@ class OrderOutcome(Message):
 
 
 class ReconcileInput(Message):
-    """Orders untouched for `older_than_seconds` are looked at, at most `limit` of each kind."""
+    """Orders untouched for `older_than_seconds` are looked at, `limit` at a time.
+
+    Money that the processor has and nobody may keep goes back after `give_back_after_seconds`; an order or reservation
+    is overdue when it has been open for `overdue_seconds`. `everything`: not only what is new since the pass before.
+    """
 
     older_than_seconds: int = 30
     limit: int = 200
+    give_back_after_seconds: int = 600
+    overdue_seconds: int = 1_500
+    everything: bool = False
 
 
 class ReconcileResult(Message):
@@ -318,3 +325,13 @@ class ReconcileResult(Message):
     started: int = 0
     repaired: int = 0
     reservations_released: int = 0
+    breaks_open: int = 0  # found in this pass, and not mended by it
+
+
+class BooksResult(Message):
+    """What came of holding the processor's books against ours."""
+
+    intents: int = 0
+    breaks: int = 0
+    given_back: int = 0
+    woken: int = 0  # orders that were told that the processor knows more than they do

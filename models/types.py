@@ -58,6 +58,13 @@ class PaymentStatus(StrEnum):
     REFUNDED = "refunded"
 
 
+# What we ask the processor to tell us of; services/processor_events.py says what each is good for.
+PROCESSOR_EVENTS = (
+    *("payment_intent.amount_capturable_updated", "payment_intent.requires_action"),
+    *("payment_intent.payment_failed", "payment_intent.canceled", "refund.failed"),
+)
+
+
 class ReservationState(StrEnum):
     ACTIVE = "active"
     COMMITTED = "committed"

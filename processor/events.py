@@ -23,6 +23,7 @@ from processor.context import Context
 from processor.forms import JSON
 from processor.ids import new_id
 
+EVERY_ACCOUNT = "*"  # whose endpoint it is that was configured for no account
 API_VERSION = "2026-08-26.dahlia"
 TYPES = (
     *("payment_intent.created", "payment_intent.requires_action", "payment_intent.amount_capturable_updated"),
@@ -61,7 +62,7 @@ def happened(context: Context, type_: str, thing: JSON) -> None:
         """
         INSERT INTO processor.delivery (event, endpoint, due_at)
         SELECT $1, id, clock_timestamp() + make_interval(secs => $4) FROM processor.webhook_endpoint
-        WHERE account = $2 AND status = 'enabled' AND enabled_events && ARRAY['*', $3]
+        WHERE account IN ($2, '*') AND status = 'enabled' AND enabled_events && ARRAY['*', $3]
         """,
         document["id"],
         context.account,

@@ -221,13 +221,13 @@ class Pipeline:
         return self.faults.take(stage, call.operation, call.account, call.metadata)
 
     def _falsified(self, call: Call, reply: Reply) -> Reply:
-        """What a processor that is not to be trusted says of an intent: one cent more than it is about."""
-        if reply.body.get("object") != "payment_intent" or not self._fires(call, "amount"):
+        """What a processor that is not to be trusted says of intents: one cent more than they are about."""
+        intents_shown = reply.body.get("object") == "payment_intent" or (call.kind == "payment_intent" and call.listed)
+        if not intents_shown or not self._fires(call, "amount"):
             return reply
-        amounts = ("amount", "amount_capturable", "amount_received")
-        return Reply(
-            reply.status, {**reply.body, **{name: reply.body[name] + 1 for name in amounts if reply.body[name]}}
-        )
+        if call.listed:
+            return Reply(reply.status, {**reply.body, "data": [_dearer(intent) for intent in reply.body["data"]]})
+        return Reply(reply.status, _dearer(reply.body))
 
     async def _before(self, call: Call) -> None:
         fault = self._fires(call, "before")
@@ -257,6 +257,11 @@ class Pipeline:
         if fault.mode == "reply_lost":
             raise ConnectionDrop
         await asyncio.sleep(fault.seconds)
+
+
+def _dearer(intent: JSON) -> JSON:
+    amounts = ("amount", "amount_capturable", "amount_received")
+    return {**intent, **{name: intent[name] + 1 for name in amounts if intent[name]}}
 
 
 def _decoded(body: bytes) -> str:

@@ -19,7 +19,7 @@ class Settings:
     faults: str = ""
     webhook_url: str = ""  # who is told of events, besides the endpoints made by the API
     webhook_secret: str = ""
-    webhook_account: str = ""  # the API key whose account's events they are
+    webhook_account: str = ""  # the API key whose account's events they are; empty: everybody's
     webhook_events: str = ""  # types separated by commas; empty: all
     webhook_delay: float = 0.3  # seconds; a real processor's answer is first, too
     log_level: str = "info"
@@ -39,13 +39,17 @@ def read_settings(argv: Sequence[str] | None = None) -> Settings:
     add("--faults", default=env.get("PROCESSOR_FAULTS", ""), help="JSON, as for PUT /test/faults")
     add("--webhook-url", default=env.get("PROCESSOR_WEBHOOK_URL", ""), help="is told of events")
     add("--webhook-secret", default=env.get("PROCESSOR_WEBHOOK_SECRET", ""), help="whsec_...")
-    add("--webhook-account", default=env.get("PROCESSOR_WEBHOOK_ACCOUNT", ""), help="sk_test_..., whose events")
+    add(
+        "--webhook-account",
+        default=env.get("PROCESSOR_WEBHOOK_ACCOUNT", ""),
+        help="sk_test_...; none: everybody",
+    )
     add("--webhook-events", default=env.get("PROCESSOR_WEBHOOK_EVENTS", ""), help="types, separated by commas")
     add("--webhook-delay", type=float, default=env.get("PROCESSOR_WEBHOOK_DELAY", "0.3"), help="seconds")
     add("--log-level", default=env.get("PROCESSOR_LOG_LEVEL", "info"))
     options = parser.parse_args(argv)
     if not options.database_url:
         parser.error("--database-url (or PROCESSOR_DATABASE_URL) is required")
-    if options.webhook_url and not (options.webhook_secret and options.webhook_account):
-        parser.error("--webhook-url needs --webhook-secret and --webhook-account")
+    if options.webhook_url and not options.webhook_secret:
+        parser.error("--webhook-url needs --webhook-secret")
     return Settings(**vars(options))

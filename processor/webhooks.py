@@ -21,6 +21,7 @@ from processor import endpoints
 from processor.auth import account_of
 from processor.context import working
 from processor.database import UNREACHABLE, Pool
+from processor.events import EVERY_ACCOUNT
 from processor.faults import Faults
 from processor.settings import Settings
 
@@ -77,8 +78,10 @@ class Outbox:
 
     def listens(self, account: str, type_: str) -> bool:
         """Whether some endpoint of the account wants events of this type."""
-        wanted = self._listening.get(account, ())
-        return "*" in wanted or type_ in wanted
+        return any(
+            "*" in wanted or type_ in wanted
+            for wanted in (self._listening.get(account, ()), self._listening.get(EVERY_ACCOUNT, ()))
+        )
 
     def wake(self) -> None:
         """There is something to deliver."""
@@ -98,7 +101,8 @@ class Outbox:
         """Write the endpoint of the settings, if there is one, and read all."""
         settings = self._settings
         if settings.webhook_url:
-            account = account_of(f"Bearer {settings.webhook_account}")
+            key = settings.webhook_account
+            account = account_of(f"Bearer {key}") if key else EVERY_ACCOUNT
             async with working(self._pool, account, "") as context:
                 types = [type_.strip() for type_ in settings.webhook_events.split(",") if type_.strip()]
                 document = endpoints.configured(account, context.now, settings.webhook_url, types or ["*"])
@@ -112,7 +116,7 @@ class Outbox:
             while True:
                 busy = False
                 try:
-                    busy = await self._deliver(http)
+                    busy = bool(self._listening) and await self._deliver(http)
                 except UNREACHABLE:
                     log.warning("webhooks wait for the database")
                 if not busy:

@@ -32,3 +32,10 @@ async def of_customer(session: AsyncSession, customer_id: UUID, before: UUID | N
     if before is not None:
         statement = statement.where(col(Message.id) < before)
     return (await session.exec(statement.order_by(col(Message.id).desc()).limit(limit))).all()
+
+
+async def without(session: AsyncSession, order_ids: Sequence[UUID], kind: str) -> list[UUID]:
+    """Those of these orders for which no message of this kind was ever queued."""
+    query = select(Message.order_id).where(col(Message.order_id).in_(order_ids)).where(Message.kind == kind)
+    told = set((await session.exec(query)).all())
+    return [order_id for order_id in order_ids if order_id not in told]

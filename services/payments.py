@@ -12,11 +12,13 @@ A card whose bank wants to see the shopper (3-D Secure) is answered with the add
 looks what came of it. A confirm with another card works from there too, and ends the wait for the first.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NoReturn
 from uuid import UUID
 
 from loguru import logger
+from sqlalchemy import text
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from core.db import Sessions
@@ -158,6 +160,22 @@ async def next_attempt(session: AsyncSession, order_id: UUID, request_key: str, 
 async def get_payment(session: AsyncSession, order_id: UUID) -> Payment | None:
     """None if nobody ever asked for this order's money."""
     return await session.get(Payment, order_id)
+
+
+async def of_intents(session: AsyncSession, intent_ids: Collection[str], orders: Collection[UUID]) -> list[Payment]:
+    """The payments that are about one of these intents or orders."""
+    query = select(Payment).where(col(Payment.intent_id).in_(intent_ids) | col(Payment.order_id).in_(orders))
+    return list((await session.exec(query)).all())
+
+
+async def unknown(session: AsyncSession, older_than_seconds: int, limit: int) -> list[Payment]:
+    """Payments of which nobody knows the outcome, and has not for a while; the longest first."""
+    statement = text("""
+        SELECT * FROM payments.payments
+        WHERE status = 'unknown' AND updated_at < now() - make_interval(secs => :age) ORDER BY updated_at LIMIT :limit
+    """).columns(*Payment.__table__.columns)  # type: ignore[attr-defined]
+    rows = await (await session.connection()).execute(statement, {"age": float(older_than_seconds), "limit": limit})
+    return [Payment(**row) for row in rows.mappings()]
 
 
 def amount_of(payment: Payment) -> Money | None:

@@ -4,6 +4,7 @@ It translates, and decides nothing: answers become `Intent`, refusals one of fou
 answer is. The client retries nothing by itself; who calls knows which key is safe to use again.
 """
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from uuid import UUID
@@ -81,6 +82,7 @@ class Intent:
     latest_charge: str | None
     failed_charge: str | None = None
     decline_code: str | None = None
+    created: int = 0  # seconds since 1970
     action_url: str | None = None  # where the shopper authenticates, while it `requires_action`
 
 
@@ -193,6 +195,22 @@ class Processor:
         except _FAILURES as error:
             _raise(error, "refund", intent_id)
 
+    async def intents_since(self, created: int) -> AsyncIterator[list[Intent]]:
+        """Pages of all intents made at `created` (seconds since 1970) or later, newest first."""
+        after: dict[str, Any] = {}
+        while True:
+            params: Any = {"limit": 100, "created": {"gte": created}, **after}
+            try:
+                page = await self._intents.list_async(params)
+                intents = [_read(intent) for intent in page.data]
+            except _FAILURES as error:
+                _raise(error, "list intents", created)
+            if intents:
+                yield intents
+            if not page.has_more:
+                return
+            after = {"starting_after": intents[-1].id}
+
     async def refunds_of(self, intent_id: str) -> list[GivenBack]:
         """The refunds of an intent, newest first, 100 at most."""
         try:
@@ -222,6 +240,7 @@ def _read(intent: stripe.PaymentIntent) -> Intent:
         latest_charge=_id(data.get("latest_charge")),
         failed_charge=(_id(error.get("charge")) or _id(data.get("latest_charge"))) if error else None,
         decline_code=code or ("card_declined" if error else None),
+        created=data.get("created") or 0,
         action_url=_action_url(data.get("next_action") or {}),
     )
 

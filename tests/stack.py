@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import asyncpg
+import httpx
 
 from cli import embedded, probes, programs
 from cli.databases import provision_processor
@@ -257,6 +258,8 @@ def start_platform(stack: Stack, owner_url: str, processor: Running, env: Mappin
         settings=settings,
         processor=processor,
     )
+    listening = stack.run(_listen(settings))
+    platform.env["MERCATO_WEBHOOK_SECRET"] = listening
     stack.run(_seed(settings))
     api = replace(programs.api(platform.env, HOST, port), restarts=0)
     worker = replace(programs.worker(platform.env, HOST, free_port()), restarts=0)
@@ -272,6 +275,21 @@ async def _create_database(admin_url: str, name: str, template: str) -> None:
         await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
     finally:
         await connection.close()
+
+
+async def _listen(settings: Settings) -> str:
+    """Have the processor tell this platform of what happens; the secret it signs with. By its API, as a shop would."""
+    from models.types import PROCESSOR_EVENTS
+
+    key = settings.processor_api_key.get_secret_value()
+    async with httpx.AsyncClient(base_url=settings.processor_url) as http:
+        made = await http.post(
+            "/v1/webhook_endpoints",
+            data={"url": f"{settings.public_url}/api/payments/webhook", "enabled_events[]": list(PROCESSOR_EVENTS)},
+            headers={"Authorization": f"Bearer {key}"},
+        )
+    secret: str = made.raise_for_status().json()["secret"]
+    return secret
 
 
 async def _seed(settings: Settings) -> None:

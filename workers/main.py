@@ -19,10 +19,15 @@ from temporalio.client import (
     ScheduleOverlapPolicy,
     SchedulePolicy,
     ScheduleSpec,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
 )
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.service import RPCError
 from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker
 
+from activities.books import BooksActivities
+from activities.breaks import BreakBook
 from activities.carts import CartActivities
 from activities.inventory import InventoryActivities
 from activities.notifications import NotificationActivities
@@ -48,6 +53,7 @@ from workflows.fulfilment import FulfilmentWorkflow
 from workflows.reconciliation import ReconciliationWorkflow
 
 WORKFLOWS = (CheckoutWorkflow, FulfilmentWorkflow, ReconciliationWorkflow)
+OVERDUE_SECONDS = 600  # beyond what a reservation, a round and its pause may take
 GRACE = timedelta(seconds=12)  # above the longest attempt, so that a shutdown uses up none
 
 
@@ -98,10 +104,20 @@ def activities_of(resources: Resources) -> list[Any]:
     payments = PaymentActivities(sessions[Service.PAYMENTS], resources.processor, recorder)
     carts = CartActivities(sessions[Service.CARTS])
     notifications = NotificationActivities(sessions[Service.NOTIFICATIONS])
+    book = BreakBook(recorder)
     reconciliation = ReconciliationActivities(
         orders=sessions[Service.ORDERS],
         catalog=sessions[Service.CATALOG],
         carts=sessions[Service.CARTS],
+        notifications=sessions[Service.NOTIFICATIONS],
+        book=book,
+        client=resources.client,
+    )
+    books = BooksActivities(
+        orders=sessions[Service.ORDERS],
+        payments=sessions[Service.PAYMENTS],
+        processor=resources.processor,
+        book=book,
         client=resources.client,
     )
     return [
@@ -124,6 +140,7 @@ def activities_of(resources: Resources) -> list[Any]:
         carts.clear,
         notifications.queue_confirmation,
         reconciliation.reconcile,
+        books.compare_books,
     ]
 
 
@@ -180,12 +197,24 @@ async def run(settings: Settings, queue: str = options.TASK_QUEUE) -> None:
             logger.info("worker drains")
 
 
+def reconcile_input(settings: Settings, *, everything: bool = False) -> ReconcileInput:
+    """What a pass of reconciliation is started with."""
+    rounds = settings.round_seconds + settings.round_pause_seconds
+    return ReconcileInput(
+        older_than_seconds=settings.reconcile_after_seconds,
+        give_back_after_seconds=settings.give_back_after_seconds,
+        overdue_seconds=int(settings.reservation_ttl_seconds + rounds + OVERDUE_SECONDS),
+        everything=everything,
+    )
+
+
 async def ensure_schedule(client: Client, settings: Settings) -> None:
-    """The reconciliation schedule: made at the first start, left as it is later (staff may pause it in the UI)."""
+    """The reconciliation schedule: made at the first start. Later its input follows the settings, and all else stays as
+    it is: staff may have paused it in the UI."""
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
             ReconciliationWorkflow.run,
-            ReconcileInput(older_than_seconds=settings.reconcile_after_seconds),
+            reconcile_input(settings),
             id="reconciliation",
             task_queue=options.TASK_QUEUE,
         ),
@@ -195,7 +224,24 @@ async def ensure_schedule(client: Client, settings: Settings) -> None:
     try:
         await client.create_schedule("reconciliation", schedule)
     except ScheduleAlreadyRunningError:
-        logger.debug("the reconciliation schedule stands already")
+        await _update_schedule(client, settings)
+
+
+async def _update_schedule(client: Client, settings: Settings) -> None:
+    wanted = reconcile_input(settings)
+
+    async def change(now: ScheduleUpdateInput) -> ScheduleUpdate | None:
+        schedule = now.description.schedule
+        action = schedule.action
+        if not isinstance(action, ScheduleActionStartWorkflow):
+            return None
+        action.args = [wanted]
+        return ScheduleUpdate(schedule)
+
+    try:
+        await client.get_schedule_handle("reconciliation").update(change)
+    except RPCError as error:
+        logger.warning("the reconciliation schedule keeps its old input: {error}", error=str(error))
 
 
 async def _connected(settings: Settings) -> Client:

@@ -16,7 +16,7 @@ async def desk(make_database: Callable[[str], str], redis_url: str) -> AsyncIter
     settings = Settings(database_url=make_database("desk"))
     async with AsyncExitStack() as stack:
         sessions = {}
-        for service in (Service.ORDERS, Service.CARTS, Service.CATALOG):
+        for service in (Service.ORDERS, Service.CARTS, Service.CATALOG, Service.NOTIFICATIONS):
             engine = make_engine(settings.service_database_url(service))
             stack.push_async_callback(engine.dispose)
             sessions[service] = make_sessions(engine)

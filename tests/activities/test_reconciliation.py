@@ -13,11 +13,12 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
+from activities.breaks import BreakBook
 from activities.reconciliation import ReconciliationActivities
 from core.temporal import ensure_search_attributes
 from models.messages import CheckoutInput, ReconcileInput, ReconcileResult
 from models.types import Money, OrderStatus, Service
-from services import inventory, orders
+from services import inventory, notifications, orders
 from tests.activities.desk import Desk
 
 QUEUE = f"nobody-{uuid4()}"
@@ -39,7 +40,12 @@ async def calm(desk: Desk) -> Desk:
 async def _reconcile(desk: Desk, client: Client) -> ReconcileResult:
     sessions = desk.sessions
     activities = ReconciliationActivities(
-        orders=sessions[Service.ORDERS], catalog=sessions[Service.CATALOG], carts=sessions[Service.CARTS], client=client
+        orders=sessions[Service.ORDERS],
+        catalog=sessions[Service.CATALOG],
+        carts=sessions[Service.CARTS],
+        notifications=sessions[Service.NOTIFICATIONS],
+        book=BreakBook(desk.recorder),
+        client=client,
     )
     environment = ActivityEnvironment()
     environment.info = replace(environment.info, task_queue=QUEUE)  # what it starts is started where it runs
@@ -61,6 +67,11 @@ async def _runs(client: Client, workflow_id: str) -> bool:
 
 
 async def _confirmed_and_captured(desk: Desk, order_id: UUID) -> None:
+    """And told: who was not would be repaired for that."""
+    async with desk.sessions[Service.NOTIFICATIONS].begin() as session:
+        await notifications.queue(
+            session, order_id=order_id, customer_id=uuid4(), kind="order.confirmed", channel="email", data={}
+        )
     async with desk.sessions[Service.ORDERS].begin() as session:
         await orders.confirm(session, order_id)
         await orders.record_captured(session, order_id, Money(amount=250))

@@ -11,6 +11,7 @@ import pytest
 from cli.main import COMMANDS
 from core.settings import SERVICE_PORTS, Settings
 from models.types import Service
+from processor.settings import Settings as ProcessorSettings
 from tests.deploy.compose import FILE, compose, compose_binary
 
 pytestmark = pytest.mark.skipif(
@@ -146,6 +147,8 @@ def test_secrets_are_where_they_are_needed_and_nowhere_else(
     assert holders("MERCATO_SIGNING_KEY") == {"users"}
     assert holders("TEMPORAL_DB_PASSWORD") == {"postgres", "temporal", "temporal-schema"}
     assert "processor" not in holders("MERCATO_SECRET_KEY") | holders("MERCATO_PROCESSOR_API_KEY")
+    assert "processor" in holders("MERCATO_WEBHOOK_SECRET")
+    assert not {"traefik", "temporal", "migrate", "postgres"} & holders("MERCATO_WEBHOOK_SECRET")
     assert not {"traefik", "temporal", "temporal-ui"} & holders("VALKEY_PASSWORD")
 
 
@@ -155,6 +158,8 @@ def test_every_setting_exists_and_every_program_accepts_its_own(
     for name, container in ours.items():
         environment: dict[str, str] = container["environment"]
         known = {f"MERCATO_{field.upper()}" for field in Settings.model_fields}
+        if name == "processor":
+            known |= {f"PROCESSOR_{field.upper()}" for field in ProcessorSettings.__dataclass_fields__}
         assert environment.keys() <= known, name
         with monkeypatch.context() as patch:
             for key, value in environment.items():

@@ -91,7 +91,7 @@ async def test_the_end_of_a_challenge_is_told(
     )
     page = httpx.URL(waiting.next_action.redirect_to_url.url)
     for _ in range(2):  # a second click is harmless
-        assert (await http.post(f"{page.path}/{verdict}", params=page.params)).status_code == 303
+        assert (await http.post(f"{page.path}/{verdict}", params=page.params)).status_code in (200, 303)
     await receiver.arrived(1)
     told = {"complete": "payment_intent.amount_capturable_updated", "fail": "payment_intent.payment_failed"}
     assert [event.type for event in receiver.events(secret)] == [told[verdict]]

@@ -89,11 +89,11 @@ async def searches(make_database: Callable[[str], str]) -> AsyncIterator[Searche
         (OrderFilter(customer_id=CUSTOMER, statuses=[OrderStatus.CONFIRMED]), "orders_by_customer"),
         (OrderFilter(needs_attention=True), "orders_needing_attention"),
         (OrderFilter(statuses=[OrderStatus.EXPIRED]), "orders_by_state"),
-        (OrderFilter(statuses=[OrderStatus.PENDING, OrderStatus.ACTION_REQUIRED]), "orders_by_state|orders_open"),
+        (OrderFilter(statuses=[OrderStatus.PENDING, OrderStatus.ACTION_REQUIRED]), "orders_by_state|orders_unfinished"),
         (OrderFilter(payment_statuses=[PaymentStatus.UNKNOWN, PaymentStatus.DECLINED]), "orders_by_state"),
         (
             OrderFilter(statuses=[OrderStatus.CONFIRMED], payment_statuses=[PaymentStatus.AUTHORIZED]),
-            "orders_by_state|orders_open",
+            "orders_by_state|orders_unfinished",
         ),
         (OrderFilter(statuses=[OrderStatus.EXPIRED], placed_before=A_DAY), "orders_by_state"),
     ],

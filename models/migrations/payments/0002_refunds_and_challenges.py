@@ -1,4 +1,4 @@
-"""A payment may be given back after it was taken; a card may wait for its bank to see the shopper."""
+"""Refunds, cards that wait for their bank to see the shopper, and what the processor tells by webhook."""
 
 from models.migrations.sql import run_script
 
@@ -25,6 +25,22 @@ def upgrade() -> None:
                 OR (OLD.status IN ('voided', 'refunded') AND NEW.status <> OLD.status)
                 OR (OLD.status = 'captured' AND NEW.status NOT IN ('captured', 'refunded'))
             ) EXECUTE FUNCTION payments.refuse_change();
+
+        -- `order_id` is the one of our payment with this intent; null: we know of no such intent.
+        -- `handled_at`: whoever waits for it has been told, or nobody need be.
+        CREATE TABLE payments.processor_events (
+            event_id    text PRIMARY KEY,
+            type        text NOT NULL,
+            intent_id   text,
+            order_id    uuid,
+            created_at  timestamptz NOT NULL,
+            signatures  text[] NOT NULL,
+            deliveries  integer NOT NULL DEFAULT 1,
+            received_at timestamptz NOT NULL DEFAULT now(),
+            handled_at  timestamptz
+        );
+        CREATE INDEX processor_events_unhandled ON payments.processor_events (received_at) WHERE handled_at IS NULL;
+        CREATE INDEX processor_events_by_order ON payments.processor_events (order_id) WHERE order_id IS NOT NULL;
         """
     )
 
