@@ -275,16 +275,26 @@ class CheckoutWorkflow(Repairable):
         )
         await self._steps.run("notify", NotificationActivities.queue_confirmation, message, by_hand=True)
 
-    # --- undo: appended before its step, run in reverse; each tolerates that its step never happened -----------------
+    # --- undo: noted before its step; each tolerates that its step never happened -------------------------------------
 
     async def _roll_back(self) -> None:
         self._steps.holds_stock = self._waits_for_card = False
         self._rolls_back = True
-        for undo in reversed(self._undo):
+        for undo in self._undo_in_order():
             await undo()
             if self._past_return:
                 self._rolls_back = False
                 return
+
+    def _undo_in_order(self) -> list[Callable[[], Awaitable[None]]]:
+        """The reservation first: it alone knows whether the order was sold.
+
+        Perhaps by a worker that has died since, in a task whose card (an update) is written down nowhere: this run has
+        never heard of it. Once the stock is released, such a sale is refused; before, its money could not be voided.
+        """
+        if not workflow.patched("stock-before-money"):
+            return self._undo[::-1]  # histories that were begun before
+        return [undo for undo in (self._release, self._void, self._close) if undo in self._undo]
 
     async def _void(self) -> None:
         nothing = Voiding(status=PaymentStatus.NONE)

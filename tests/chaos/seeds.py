@@ -15,6 +15,7 @@ SHORT = (
     Seed(37, 0.4, 4, "both workers killed, and crashes at steps besides"),
 )
 LONG = (
+    Seed(37, 1.5, 5, "found a card forgotten with its worker: sold, and its money to be voided for ever"),
     Seed(19, 2, 5, "workers that stand still longer than an attempt, and come back late"),
     Seed(31, 2, 5, "no Valkey for a while, PostgreSQL paused, the processor killed"),
 )

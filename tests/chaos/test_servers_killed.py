@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from cli import servers
 from core.db import make_engine
 from tests.chaos.conftest import SOON
 from tests.chaos.crowd import Crowd
+from tests.chaos.killing import kill_server
 from tests.e2e.flow import STORY
 from tests.e2e.shop import PRICE, Shop, browser
 from tests.e2e.shopper import Shopper, eventually, problem
@@ -48,7 +48,7 @@ async def test_a_server_killed_under_load_costs_no_order(
     placing = asyncio.create_task(crowd.one_after_another(every=0.1))
     for _ in range(kills):
         await asyncio.sleep(0.5 if kills == 1 else random.uniform(2, 6))
-        await _kill(fragile, server)
+        await kill_server(fragile, server)
     await crowd.sold(await placing, PRICE, seconds=60 + orders / 5)
 
 
@@ -133,19 +133,6 @@ async def shopper_has_an_empty_cart(shopper: Shopper) -> None:
 
 async def test_afterwards_every_invariant_holds(market: Shop) -> None:
     await market.checked()
-
-
-async def _kill(platform: Platform, server: str) -> None:
-    """`kill -9` of it and its children, and wait until the supervisor has brought it back."""
-    supervised = platform.stack.supervisor.programs[server]
-    before = supervised.process.pid
-    assert before is not None
-    servers.kill(before)
-
-    async def is_back() -> bool:
-        return supervised.process.pid != before and supervised.state == "ready"
-
-    await eventually(is_back)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.chaos.killing import kill_server, temporal_of
 from tests.chaos.shop import STOCK, Shop
 from tests.e2e.shopper import eventually
 from tests.stack import Platform, Running
@@ -84,6 +85,36 @@ async def test_a_worker_killed_during_undo_loses_none_of_it(kill: str, via: str,
     await shop.until(headers, order_id, status="cancelled")
     assert await shop.stock(product) == (STOCK, 0)
     assert all(intent["captured"] == intent["amount_authorized_open"] == 0 for intent in await shop.books(order_id))
+
+
+@pytest.mark.parametrize("kill", ["confirm:after", "capture:after"])
+async def test_a_sale_that_died_with_its_card_is_found_before_money_is_voided(
+    kill: str, arena: Platform, shop: Shop
+) -> None:
+    """The second card comes as an update, and its worker sells and dies. The server has that update in memory only:
+    the next worker knows of neither. When the time for a card is over, it must find the sale (chaos, seed 37).
+    """
+    product, headers = await shop.product(), await shop.shopper()
+    impatient = await asyncio.to_thread(arena.start_api, env={"MERCATO_RESERVATION_TTL_SECONDS": "8"})
+    placed = await shop.place(headers, product, via=impatient.base_url, paymentMethodId="pm_card_chargeDeclined")
+    order_id = placed.json()["orderId"]
+    await shop.until(headers, order_id, status="action_required")
+    async with doomed_worker(arena, kill) as doomed:
+        paying = {**headers, "Idempotency-Key": kill, "Prefer": "wait=0"}
+        paid = await shop.http.post(
+            f"/api/orders/{order_id}/payment", json={"paymentMethodId": "pm_card_visa"}, headers=paying
+        )
+        assert paid.status_code in (201, 202), paid.text
+        await doomed.died()
+        await kill_server(arena, "temporal")
+    await impatient.stop()
+
+    await shop.until(headers, order_id, status="confirmed", paymentStatus="captured", needsAttention=False)
+    checkout = (await temporal_of(arena)).get_workflow_handle(f"checkout-{order_id}")
+    assert (await checkout.result())["status"] == "confirmed"
+    (intent,) = await shop.books(order_id)
+    assert (intent["captured"], intent["charges"], intent["refunded"]) == (5000, 1, 0)
+    assert await shop.stock(product) == (STOCK - 2, 0)
 
 
 AFTER_THE_SALE = ("begin_cancel", "refund", "restock", "cancel_sold")

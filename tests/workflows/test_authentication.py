@@ -79,7 +79,7 @@ async def test_whoever_never_comes_is_too_late(waiting: Any) -> None:
     shop, handle = waiting
     result = await handle.result()
     assert result.status is OrderStatus.EXPIRED
-    assert shop.calls[-3:] == ["void", "release", "close"]
+    assert shop.calls[-3:] == ["release", "void", "close"]
     most = 600 / options.LOOK_PAUSE.total_seconds() + 2
     assert 2 <= len(shop.asked) <= most, "asked now and then, and once more at the very end"
 

@@ -129,7 +129,7 @@ async def test_no_other_card_in_time_expires_the_order(start: Any, fast_path: bo
     handle = await start(shop, checkout_input(payment_method_id="pm_bad", fast_path=fast_path))
     result = await handle.result()
     assert result.status is OrderStatus.EXPIRED
-    assert shop.calls[-3:] == ["void", "release", "close"]
+    assert shop.calls[-3:] == ["release", "void", "close"]
     assert not shop.held
 
 
@@ -140,7 +140,7 @@ async def test_cancel_while_waiting_gives_everything_back(start: Any, fast_path:
     await handle.execute_update(CheckoutWorkflow.placed)
     outcome = await handle.execute_update(CheckoutWorkflow.cancel, SUE)
     assert outcome.status is OrderStatus.CANCELLED
-    assert shop.calls[-3:] == ["void", "release", "close"]
+    assert shop.calls[-3:] == ["release", "void", "close"]
     assert shop.closed is not None
     assert (shop.closed.actor, shop.closed.reason) == (SUE.actor, SUE.reason)
 
@@ -311,7 +311,7 @@ async def test_a_workflow_cancellation_during_undo_loses_none_of_it(start: Any) 
     shop.on_call["void"] = cancel_in_the_middle
     await handle.cancel()
     assert (await handle.result()).status is OrderStatus.CANCELLED
-    assert shop.calls[-3:] == ["void", "release", "close"]
+    assert shop.calls[-3:] == ["release", "void", "close"]
 
 
 async def test_a_workflow_cancellation_after_the_sale_changes_nothing(start: Any) -> None:
