@@ -99,6 +99,7 @@ class Settings(BaseSettings):
     workflow_task_seconds: float = 10  # a dead worker's workflow task is given to another after it
     round_seconds: float = 60  # regular attempts before the order is marked needsAttention
     round_pause_seconds: float = 180  # until the next round starts by itself
+    quarantine_seconds: float = 900  # a step that has killed three workers is not tried for so long
     reconcile_every_seconds: int = 30
     reconcile_after_seconds: int = 30  # how old before something open looks orphaned
     give_back_after_seconds: int = 600  # money at the processor that belongs to no sold order

@@ -47,6 +47,7 @@ from services.processor import Processor
 from workers.errors import ErrorInterceptor
 from workers.faults import FaultInterceptor, customer_of
 from workers.health import serve_health
+from workers.quarantine import quarantine
 from workflows import options
 from workflows.checkout import CheckoutWorkflow
 from workflows.fulfilment import FulfilmentWorkflow
@@ -144,10 +145,10 @@ def activities_of(resources: Resources) -> list[Any]:
     ]
 
 
-def make_worker(resources: Resources) -> Worker:
+def make_worker(resources: Resources, besides: Sequence[Interceptor] = ()) -> Worker:
     """The worker of the checkout queue."""
     settings = resources.settings
-    interceptors: Sequence[Interceptor] = [ErrorInterceptor()]
+    interceptors: Sequence[Interceptor] = [ErrorInterceptor(), *besides]
     if faults := switchboard(settings, "worker", customer_of(resources.sessions[Service.ORDERS])):
         interceptors = [*interceptors, FaultInterceptor(faults)]
     return queue_worker(
@@ -185,10 +186,11 @@ async def run(settings: Settings, queue: str = options.TASK_QUEUE) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with open_resources(settings) as resources:
+    async with open_resources(settings) as resources, AsyncExitStack() as stack:
         await temporal.ensure_search_attributes(resources.client)
         await ensure_schedule(resources.client, settings)
-        async with serve_health(settings.host, settings.worker_metrics_port), make_worker(resources):
+        noted = stack.enter_context(quarantine(settings.data_dir / "workers", settings.quarantine_seconds))
+        async with serve_health(settings.host, settings.worker_metrics_port), make_worker(resources, noted):
             # What was imported stays for ever: full collections need not look through it each time.
             gc.collect()
             gc.freeze()
