@@ -22,4 +22,4 @@ async def desk(make_database: Callable[[str], str], redis_url: str) -> AsyncIter
             sessions[service] = make_sessions(engine)
         redis = make_redis(redis_url)
         stack.push_async_callback(redis.aclose)
-        yield Desk(sessions, redis)
+        yield Desk(sessions, redis, settings.service_database_url(Service.PAYMENTS))

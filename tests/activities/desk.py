@@ -25,6 +25,7 @@ RATES = pricing.Rates(currency="EUR", shipping_flat_amount=0, shipping_free_from
 class Desk:
     sessions: dict[Service, Sessions]
     redis: Redis
+    payments_url: str = ""
 
     @property
     def warehouse(self) -> Warehouse:
