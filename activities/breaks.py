@@ -1,5 +1,6 @@
 """Writes breaks down, counts them, and marks the orders that wait because of one."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -7,6 +8,7 @@ from loguru import logger
 from prometheus_client import Counter
 
 from activities.recorder import OrderRecorder
+from models.errors import NotFound
 from models.orders import Order
 from services import breaks, orders
 
@@ -38,11 +40,12 @@ class BreakBook:
         """It is no longer so."""
         async with self.recorder.sessions() as session:
             closed = await breaks.repaired(session, kind, subject, how)
-            if not closed or order_id is None:
-                return
-            order = await session.get(Order, order_id)
-        if order is not None and (order.attention or {}).get("step") == breaks.RECONCILIATION:
-            await self.recorder.record(lambda session: orders.clear_attention(session, order_id))
+        if not closed or order_id is None:
+            return
+        with suppress(NotFound):  # of an order that never was there is no row
+            await self.recorder.record(
+                lambda session: orders.clear_attention(session, order_id, only=breaks.RECONCILIATION)
+            )
 
     async def mended(self, kind: str, subject: str, order_id: UUID | None, says: str, how: str) -> None:
         """Found and mended in one go: the row tells that it has been."""

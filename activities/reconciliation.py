@@ -22,6 +22,8 @@ from services import breaks, claims, inventory, notifications, orders, unfinishe
 LIVE = tuple(status for status in OrderStatus if not status.is_ended)
 MANY = 10_000  # ids in one read: more than can be under way at once
 TOLD_WITHIN = timedelta(minutes=30)  # whoever ordered in the last half hour must have been told that it is sold
+MENDED_AT_ONCE = ("checkout_not_started", "run_lost", "cancel_not_carried_out")
+SAID_WITHIN = timedelta(minutes=5)
 OVERDUE = ("order_open_too_long", "reservation_overdue")
 
 
@@ -47,7 +49,9 @@ class ReconciliationActivities:
             repaired += mended == "repaired"
             overdue += not mended and await self._is_overdue(order, request)
         released, held_too_long = await self._release_expired(request)
-        await self._close_overdue()
+        for order in await self._sold_and_half_done(request):
+            repaired += await self._see_to(order) == "repaired"
+        await self._close()
         return ReconcileResult(
             started=started,
             repaired=repaired,
@@ -65,9 +69,7 @@ class ReconciliationActivities:
             for order in page:
                 yield order
             if len(page) < request.limit:
-                break
-        for order in await self._sold_and_half_done(request):
-            yield order
+                return
 
     async def _sold_and_half_done(self, request: ReconcileInput) -> list[Order]:
         """Sold and paid, and something after that is missing: their cart is still claimed (they could not order again),
@@ -199,8 +201,13 @@ class ReconciliationActivities:
                 overdue += await self.book.open("reservation_overdue", str(order.id), order, says) is not None
         return len(expired) - len(live), overdue
 
-    async def _close_overdue(self) -> None:
-        """What was open for too long, and is not open any more."""
+    async def _close(self) -> None:
+        """What was open for too long, and is not any more; and what a pass had mended that died before it said so."""
+        async with self.orders() as session:
+            half_told = await breaks.open_of(session, MENDED_AT_ONCE)
+        for one in half_told:
+            if one.last_seen_at < datetime.now(UTC) - SAID_WITHIN:
+                await self.book.close(one.kind, one.subject, one.order_id, "looked after since")
         async with self.orders() as session:
             found = {one.order_id: one for one in await breaks.open_of(session, OVERDUE) if one.order_id}
             done = await unfinished.of_status(session, list(found), [s for s in OrderStatus if s not in orders.OPEN])

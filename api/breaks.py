@@ -1,5 +1,6 @@
 """Breaks over HTTP, for staff: what reconciliation has found wrong, and taking one upon oneself."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -12,7 +13,7 @@ from api.deps import OrdersSession
 from api.routing import Router
 from api.shapes import RequestModel, ResponseModel
 from models.errors import InvalidRequest, NotFound
-from services import breaks
+from services import breaks, orders
 from services.breaks import Break
 
 router = Router(tags=["orders"])
@@ -68,7 +69,11 @@ async def resolve(user: StaffUser, break_id: str, session: OrdersSession, body: 
     """Staff: it may stay so, for this reason. Audited; reconciliation does not open it again."""
     if not break_id.isascii() or not break_id.isdecimal() or len(break_id) > 18:
         raise NotFound("There is no such break.")
-    return _view(await breaks.resolve(session, int(break_id), f"{user.role}:{user.user_id}", body.reason))
+    closed = await breaks.resolve(session, int(break_id), f"{user.role}:{user.user_id}", body.reason)
+    if closed.order_id is not None:
+        with suppress(NotFound):  # of an order that never was there is no row
+            await orders.clear_attention(session, closed.order_id, only=breaks.RECONCILIATION)
+    return _view(closed)
 
 
 def _before(cursor: str | None) -> int | None:

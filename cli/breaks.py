@@ -88,7 +88,7 @@ async def _sweep(settings: Settings) -> ReconcileResult:
         reconcile_input(settings, everything=True),
         id=f"reconciliation-sweep-{uuid4().hex[:8]}",
         task_queue=options.TASK_QUEUE,
-        execution_timeout=4 * options.RECONCILE_TIMEOUT,
+        execution_timeout=2 * options.BOOKS_TIMEOUT,
     )
 
 

@@ -56,6 +56,7 @@ class Result:
 class Report:
     results: list[Result]
     unreadable: dict[Source, str]  # why
+    accepted: list[str] = field(default_factory=list)  # orders whose money a person has taken upon themselves
 
     @property
     def breaches(self) -> list[Breach]:
@@ -125,11 +126,13 @@ async def _look(settings: Settings) -> Report:
             await connection.fetchval("SELECT count(*) FROM orders.orders")  # from here on, nothing moves
             await _lay_beside(connection, settings, unreadable)
             results = [await _verify(connection, invariant, unreadable) for invariant in INVARIANTS]
+            rows = await connection.fetch("SELECT order_id, actor, reason FROM accepted ORDER BY order_id")
+            accepted = [f"{row['order_id']} accepted by {row['actor']}: {row['reason']}" for row in rows]
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         return _nothing_read(f"The database cannot be read: {error}")
     finally:
         await connection.close()
-    return Report(results, unreadable)
+    return Report(results, unreadable, accepted)
 
 
 def in_flight_seconds(settings: Settings) -> float:
@@ -243,6 +246,8 @@ def _print(report: Report) -> None:
             out.print(f"[red]{breach.invariant}[/] [bold]{escape(breach.subject)}[/] {escape(breach.detail)}")
         if len(result.breaches) > MOST_SHOWN:
             out.print(f"[red]{result.invariant.name}[/] and {len(result.breaches) - MOST_SHOWN} more; see --json")
+    for one in report.accepted[:MOST_SHOWN]:
+        out.print(f"[yellow]I3, I5[/] {escape(one)}")
     for why in report.unreadable.values():
         out.print(f"[yellow]{escape(why)}[/]")
     if report.exit_code == 0:
@@ -259,6 +264,7 @@ def _as_json(report: Report) -> dict[str, Any]:
     return {
         "holds": report.exit_code == 0,
         "unreadable": report.unreadable,
+        "accepted": report.accepted,
         "invariants": [
             {
                 "name": result.invariant.name,

@@ -58,8 +58,10 @@ def preparation(in_flight_seconds: float, open_seconds: float) -> str:
 
     -- what a person has taken upon themselves: a break resolved, or a step of which they say that they have done it
     CREATE TEMPORARY VIEW accepted AS
-        SELECT order_id FROM orders.breaks WHERE state = 'resolved' AND order_id IS NOT NULL
-        UNION SELECT order_id FROM orders.audit WHERE action IN ('resolve refund', 'resolve void');
+        SELECT order_id, closed_by AS actor, reason FROM orders.breaks
+        WHERE state = 'resolved' AND order_id IS NOT NULL AND kind IN ('extra_charge', 'amount_mismatch',
+            'money_without_order', 'payment_mismatch', 'hold_lapsed', 'refund_failed')
+        UNION SELECT order_id, actor, reason FROM orders.audit WHERE action IN ('resolve refund', 'resolve void');
     CREATE TEMPORARY VIEW unaccepted AS SELECT * FROM story WHERE id NOT IN (SELECT order_id FROM accepted);
 
     CREATE TEMPORARY VIEW processor_money AS SELECT order_id, sum(held)::bigint AS held,

@@ -54,7 +54,7 @@ def compare(intent: Intent, payment: Payment | None, order: Order | None) -> Fin
         return Finding("payment_mismatch", f"{_amount(intent)} {_verb(intent)}, our payment says {status.value}")
     if intent.status == "succeeded" and status is PaymentStatus.AUTHORIZED:
         return Finding("payment_mismatch", f"{_amount(intent)} taken, our payment says {status.value}")
-    if intent.status == "canceled" and status is PaymentStatus.AUTHORIZED:
+    if intent.status == "canceled" and status is PaymentStatus.AUTHORIZED and payment.void_requested_at is None:
         return Finding("hold_lapsed", "the processor has let go of the money that our payment says is held")
     return None
 

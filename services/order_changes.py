@@ -78,7 +78,8 @@ _MOVE = _statement(
 # The state is the guard against repeats here; the key must differ each time that attention comes and goes.
 _ATTEND = _statement(
     "CAST(:key AS text) || ':' || (SELECT count(*) FROM orders.customer_event e WHERE e.order_id = found.id)",
-    "found.attention IS DISTINCT FROM changed.attention AND found.status <> ALL (CAST(:ended AS text[]))",
+    """found.attention IS DISTINCT FROM changed.attention AND found.status <> ALL (CAST(:ended AS text[]))
+       AND (CAST(:only AS text) = '' OR found.attention ->> 'step' = CAST(:only AS text))""",
 )
 
 
@@ -115,9 +116,17 @@ async def move(
 
 
 async def attend(
-    session: AsyncSession, order_id: UUID, event: EventType, attention: Mapping[str, str] | None, told: str
+    session: AsyncSession,
+    order_id: UUID,
+    event: EventType,
+    attention: Mapping[str, str] | None,
+    told: str,
+    *,
+    only: str = "",
 ) -> Order:
     """Set or clear (None) what stands still, unless it is so already or the order has ended. Returns the row.
+
+    `only`: leave every other step's mark as it is.
 
     Raises:
         NotFound: there is no such order.
@@ -127,6 +136,7 @@ async def attend(
     parameters = {
         "key": f"{event.value}:{told}",
         "ended": [status.value for status in ENDED],
+        "only": only,
         "actor": "",
         "reason": "",
     }

@@ -341,9 +341,9 @@ async def mark_attention(session: AsyncSession, order_id: UUID, step: str, cause
     return await attend(session, order_id, EventType.ORDER_NEEDS_ATTENTION, {"step": step, "cause": cause}, told=step)
 
 
-async def clear_attention(session: AsyncSession, order_id: UUID) -> Order:
-    """All steps move again."""
-    return await attend(session, order_id, EventType.ORDER_ATTENTION_CLEARED, None, told="")
+async def clear_attention(session: AsyncSession, order_id: UUID, *, only: str = "") -> Order:
+    """All steps move again; or `only` this one does, if it is the one that stood still."""
+    return await attend(session, order_id, EventType.ORDER_ATTENTION_CLEARED, None, told="", only=only)
 
 
 async def audit(session: AsyncSession, order_id: UUID, actor: str, action: str, reason: str) -> None:

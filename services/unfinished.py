@@ -25,7 +25,8 @@ _NEXT = text(_UNTOUCHED.format(behind="AND (o.updated_at, o.id) > (:updated_at, 
 
 _SOLD_BETWEEN = text("""
     SELECT id FROM orders.orders
-    WHERE id BETWEEN :first AND :last AND status = 'confirmed' AND payment_status = 'captured' LIMIT :limit
+    WHERE id BETWEEN :first AND :last AND status = 'confirmed' AND payment_status = 'captured'
+    ORDER BY id DESC LIMIT :limit
 """)
 
 

@@ -34,6 +34,7 @@ NOTE_BUDGET = timedelta(seconds=10)
 NOTE_RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=5))
 
 RECONCILE_TIMEOUT = timedelta(seconds=60)
+BOOKS_TIMEOUT = timedelta(minutes=10)  # a sweep looks at everything there is
 
 
 def checkout_workflow_id(order_id: object) -> str:
