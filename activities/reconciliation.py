@@ -13,8 +13,16 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.breaks import BreakBook
 from core.db import Sessions
-from core.temporal import CUSTOMER_ID, NEEDS_ATTENTION
-from models.messages import CheckoutInput, FulfilmentInput, ReconcileInput, ReconcileResult, RunOfOrder, StaffAction
+from core.temporal import CUSTOMER_ID, NEEDS_ATTENTION, tell_order
+from models.messages import (
+    CheckoutInput,
+    FulfilmentInput,
+    ProcessorNews,
+    ReconcileInput,
+    ReconcileResult,
+    RunOfOrder,
+    StaffAction,
+)
 from models.orders import Order
 from models.types import OrderStatus, PaymentStatus, first_uuid7, order_number
 from services import breaks, claims, inventory, notifications, orders, unfinished
@@ -105,6 +113,10 @@ class ReconciliationActivities:
             return await self._mend(order, "checkout_not_started", self._start, "started")
         if not running:
             return await self._mend(order, "run_lost", self._repair, "repaired")
+        if order.status == OrderStatus.CONFIRMED and not order.needs_attention:
+            # Its run may not know that it is sold: a worker that died had the card, and sold it. Let it look.
+            news = ProcessorNews(event_id="reconciliation", type="order.confirmed", intent_id="")
+            await tell_order(self.client, order.id, news)
         return ""
 
     async def _mend(self, order: Order, kind: str, mend: Mend, done: str) -> str:

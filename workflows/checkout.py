@@ -170,6 +170,8 @@ class CheckoutWorkflow(Repairable):
                 return
             if authorization.action_url is None:
                 await self._another_card(authorization.decline_code or "card_declined")
+                if self._past_return:
+                    return
             else:
                 await self._authentication()
 
@@ -192,10 +194,25 @@ class CheckoutWorkflow(Repairable):
             f"Waiting for another card until {self._until}, declined: {declined}.\n\n"
             "The shopper can send one, or staff by the update `use_payment_method`; `cancel` gives everything back."
         )
-        if not await self._shopper_acts(self._time_left(), "the reservation ends"):
-            self._waits_for_card = False
-            raise NotSold(OrderStatus.EXPIRED, reason="no other card came in time")
+        while self._card is None:
+            heard = self._heard
+            if not await self._shopper_acts(self._time_left(), "the reservation ends", or_news_since=heard):
+                self._waits_for_card = False
+                raise NotSold(OrderStatus.EXPIRED, reason="no other card came in time")
+            if self._card is None:
+                await self._look_whether_it_is_sold()
+                if self._past_return:
+                    return
         self._take_card()
+
+    async def _look_whether_it_is_sold(self) -> None:
+        """By a card that this run has never heard of: the worker that had it sold the order, and died before it could
+        say so, and with it the update that had brought the card."""
+        look = self._preparation(look_only=True)
+        standing = await self._cancellable("prepare", OrderActivities.prepare, look)
+        if standing.committed or standing.status is OrderStatus.CONFIRMED:
+            self._waits_for_card = False
+            self._learn(standing)
 
     async def _authentication(self) -> None:
         """Wait until the shopper has been seen by the card's bank, sends another card, or is too late."""
@@ -209,7 +226,7 @@ class CheckoutWorkflow(Repairable):
         )
         heard = self._heard
         pause = min(self._time_left(), options.LOOK_PAUSE)
-        await self._shopper_acts(pause, "ask whether it is authenticated", or_when=lambda: self._heard > heard)
+        await self._shopper_acts(pause, "ask whether it is authenticated", or_news_since=heard)
         self._take_card()
 
     def _describe_wait(self, sentence: str) -> None:
@@ -218,13 +235,11 @@ class CheckoutWorkflow(Repairable):
         self._cards_answered = self._cards_sent - (self._card is not None)  # that one came while we asked
         self._steps.describe(sentence, status=self._status, total=self._order.total)
 
-    async def _shopper_acts(
-        self, within: timedelta, summary: str, *, or_when: Callable[[], bool] = lambda: False
-    ) -> bool:
-        """Wait for a card, a cancel or `or_when`. False: none of them came within the time."""
+    async def _shopper_acts(self, within: timedelta, summary: str, *, or_news_since: int) -> bool:
+        """Wait for a card, a cancel, or more news than were heard before. False: none came within the time."""
         try:
             await workflow.wait_condition(
-                lambda: self._card is not None or self._cancel is not None or or_when(),
+                lambda: self._card is not None or self._cancel is not None or self._heard > or_news_since,
                 timeout=max(within, timedelta(0)),
                 timeout_summary=summary,
             )

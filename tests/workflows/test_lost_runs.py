@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.messages import StaffAction
+from models.messages import ProcessorNews, StaffAction
 from models.types import OrderStatus, PaymentStatus
 from tests.workflows.shop import FakeShop, checkout_input
 from workflows.checkout import CheckoutWorkflow
@@ -121,3 +121,19 @@ def test_a_cancel_left_as_a_signal_comes_too_late_for_a_sold_order() -> None:
     checkout._past_return = True
     checkout.cancel_soon(SUE)
     assert not checkout._is_cancelled()
+
+
+async def test_an_order_sold_by_a_card_that_was_forgotten_goes_forward_when_it_is_told(start: Any) -> None:
+    """The worker that was brought the card sold the order and died; Temporal keeps such an update in memory only."""
+    shop = FakeShop()
+    shop.declined_cards = {"pm_bad"}
+    handle = await start(shop, checkout_input(payment_method_id="pm_bad"))
+    await handle.execute_update(CheckoutWorkflow.placed)
+    news = ProcessorNews(event_id="reconciliation", type="order.confirmed", intent_id="")
+    await handle.signal(CheckoutWorkflow.processor_news, news)  # nothing is so: it waits on
+    assert (await handle.query(CheckoutWorkflow.status)).status is OrderStatus.ACTION_REQUIRED
+    shop.present, shop.committed, shop.money = OrderStatus.CONFIRMED, True, "held"
+    await handle.signal(CheckoutWorkflow.processor_news, news)
+    result = await handle.result()
+    assert (result.status, result.payment_status) == (OrderStatus.CONFIRMED, PaymentStatus.CAPTURED)
+    assert "void" not in shop.calls
