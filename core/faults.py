@@ -36,7 +36,7 @@ STEPS: dict[Place, tuple[str, ...]] = {
     "worker": (
         *("prepare", "reserve", "prolong", "authorize", "confirm", "capture", "clear_cart", "notify"),
         *("void", "release", "close", "refund", "restock", "begin_cancel", "cancel_sold"),
-        *("mark_attention", "clear_attention", "audit", "reconcile"),
+        *("mark_attention", "clear_attention", "audit", "reconcile", "compare_books"),
     ),
     "api": ("start_checkout",),  # between the order's row and its workflow
 }

@@ -199,6 +199,7 @@ async def test_production_cookies_are_bound_to_the_host_over_tls(settings: Setti
         secret_key="not the development one",
         signing_key=signing_key(settings),
         processor_api_key="sk_live_x",
+        webhook_secret="whsec_x",
         require_verified=False,
     )
     async with serving(create_app(production, [Service.USERS])) as http:

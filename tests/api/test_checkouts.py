@@ -28,7 +28,7 @@ async def test_without_workers_the_wait_is_as_long_as_asked_for_and_no_longer(te
         if call == "start":
             await checkouts.start(through, checkout, wait)
         else:
-            await checkouts.cancel(through, checkout, StaffAction(actor="test", reason="nobody works"), wait)
+            await checkouts.cancel(through, checkout, StaffAction(actor="test", reason="nobody works"), wait, word=True)
         taken = time.monotonic() - began
         await client.get_workflow_handle(f"checkout-{checkout.order_id}").terminate("the test is over")
         return taken

@@ -77,7 +77,7 @@ async def test_a_cancel_that_no_worker_takes_in_time_is_kept(temporal_address: s
     await ensure_search_attributes(client)
     if started:
         await checkouts.start(through, checkout, 0)
-    await checkouts.cancel(through, checkout, SUE, 0.2)
+    await checkouts.cancel(through, checkout, SUE, 0.2, word=True)
     assert await _signals(client, checkout.order_id) == 1
 
 
@@ -88,7 +88,7 @@ async def test_a_cancel_that_cannot_reach_temporal_is_not_promised(temporal_addr
         await through.temporal.client()
         wire.cut = True
         with pytest.raises(Unavailable):
-            await checkouts.cancel(through, _checkout(), SUE, 0.2)
+            await checkouts.cancel(through, _checkout(), SUE, 0.2, word=True)
 
 
 async def test_a_card_that_nobody_has_tried_yet_is_not_called_answered(temporal_address: str) -> None:

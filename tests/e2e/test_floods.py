@@ -121,18 +121,11 @@ async def test_the_largest_order_fits_into_a_small_history(shop: Shop) -> None:
     sizes = [event.ByteSize() for event in history.events]
     assert max(sizes) < LONGEST_PAYLOAD, sizes
     assert sum(sizes) < 3 * LONGEST_PAYLOAD
-    problem(
-        await shopper.http.post(
-            "/api/cart/add", json={"productId": await shop.product(), "quantity": 1}, headers=shopper.headers
-        ),
-        422,
-        "validation_error",
-    )
 
 
 async def test_a_bomb_at_the_webhook_is_refused_unread(shop: Shop) -> None:
-    """Ten megabytes, a million fields, a thousand levels: before anybody asks for the signature's worth."""
-    for bomb in (b"x" * 10_000_000, b"&".join(b"a=1" for _ in range(1_000_000))):
+    """Too many bytes, too many fields, too many levels: before anybody asks what the signature is worth."""
+    for bomb in (b"x" * 300_000, b"&".join(b"a=1" for _ in range(100_000))):
         answer = await shop.http.post("/api/payments/webhook", content=bomb)
         problem(answer, 413, "body_too_large")
     deep = b"[" * 1_000 + b"]" * 1_000
