@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)/.bench
 
-.PHONY: help install up down status demo env test chaos bench-checkout bench-browse lint types imports check clean
+.PHONY: help install up down status demo env test chaos mutants bench-checkout bench-hot bench-browse lint types imports check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,12 @@ test: $(STAMP) ## every test, on servers of its own
 chaos: $(STAMP) ## the long tests of outages and races, then ten minutes of random faults
 	@MERCATO_LONG_TESTS=1 $(BIN)/python -m pytest -m long
 	@$(BIN)/mercato chaos --minutes 10 $(ARGS)
+
+mutants: $(STAMP) ## break each guard of money and stock, and see that a test notices
+	@$(BIN)/python -m tests.mutants $(ARGS)
+
+bench-hot: $(STAMP) ## orders a second when all buy one product, beside a thousand products
+	@$(BIN)/python -m bench.hot $(ARGS)
 
 bench-checkout: $(BENCH) ## what an order costs, beside the bare engine, DBOS and a ceiling
 	@$(BIN)/python -m bench.checkout $(ARGS)
