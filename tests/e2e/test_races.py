@@ -1,7 +1,9 @@
 """What people send while something is under way: whichever comes first counts, and never half of each."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
+from random import Random
 from uuid import uuid4
 
 import pytest
@@ -65,3 +67,33 @@ async def test_a_cancel_at_any_moment_gives_everything_back(step: int, shop: Sho
     assert await shopper.cart() == ({} if was_sold else {product: 2})
     again = await shopper.cancel(order_id)
     assert (again.status_code, again.json()["status"]) == (200, "cancelled")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_200)
+async def test_five_hundred_cancels_at_random_moments(shop: Shop) -> None:
+    """R32: before the card is asked, while it is, after the sale: each ends cancelled, and nothing of it is kept."""
+    dice = Random(32)
+    product = await shop.product(stock=600)
+
+    async def one() -> str:
+        shopper = await shop.shopper()
+        await shopper.add(product)
+        order_id = str((await shopper.insist(lambda: shopper.place(wait=0, key=shopper.user_id))).json()["orderId"])
+        await asyncio.sleep(dice.uniform(0, 1.5))
+        key = uuid4().hex
+        answer = await shopper.insist(lambda: shopper.cancel(order_id, key=key, wait=5))
+        assert answer.status_code in (200, 202), answer.text
+        order = await shopper.until(order_id, seconds=60, status="cancelled")
+        for intent in await shop.books(order_id):
+            assert intent["captured"] == intent["refunded"], order_id
+            assert intent["amount_authorized_open"] == 0, order_id
+        return str(order["paymentStatus"])
+
+    endings: Counter[str] = Counter()
+    for _ in range(50):
+        endings.update(await asyncio.gather(*(one() for _ in range(10))))
+    assert sum(endings.values()) == 500
+    assert endings["refunded"] > 50, endings  # both sides of the sale were hit
+    assert endings["refunded"] < 450, endings
+    assert await shop.stock(product) == (600, 0)
