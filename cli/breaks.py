@@ -66,7 +66,7 @@ def resolve(
 def sweep() -> None:
     """Compare everything now, not only what is new, and wait for the result. Exits with 1 if breaks are open."""
     try:
-        result = asyncio.run(_sweep(present_settings()))
+        result = asyncio.run(compare_everything(present_settings()))
     except (Unavailable, RPCError, WorkflowFailureError) as error:
         raise fail(f"Reconciliation could not be run: {error}") from error
     out = console()
@@ -77,7 +77,13 @@ def sweep() -> None:
     raise SystemExit(1 if result.breaks_open else 0)
 
 
-async def _sweep(settings: Settings) -> ReconcileResult:
+async def compare_everything(settings: Settings) -> ReconcileResult:
+    """A whole pass of reconciliation, by the worker that runs; what came of it.
+
+    Raises:
+        Unavailable, RPCError: Temporal cannot be reached.
+        WorkflowFailureError: the pass did not come to its end.
+    """
     from workers.main import reconcile_input
     from workflows import options
     from workflows.reconciliation import ReconciliationWorkflow

@@ -27,6 +27,7 @@ SOON = {
     "access_token_seconds": "86400",
     "rate_limits": "off",
     "environment": "test",
+    "give_back_after_seconds": "1",
 }
 PORTS = (
     *("port", "processor_port", "postgres_port", "redis_port", "temporal_port", "temporal_ui_port"),

@@ -3,13 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 import httpx
+from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError
 
+from cli.breaks import compare_everything
 from cli.chaos_listeners import ChaosListener
 from cli.chaos_shoppers import ENDED, Story, Tally
 from cli.check import check_invariants
@@ -20,6 +23,7 @@ from models.errors import Unavailable
 
 READY_SECONDS = 90.0
 HEALING_SECONDS = 180.0
+RECONCILING_SECONDS = 60.0
 STREAM_SECONDS = 20.0
 BETWEEN_LOOKS = 0.5
 CONFIRMED = "confirmed"
@@ -80,6 +84,8 @@ async def judge(
         verdict.stuck = await stuck_report(settings, left)
     else:
         verdict.healed_seconds = time.monotonic() - begun
+    told("reconciling")
+    await _reconciled(settings)
     told("checking the invariants")
     report = await check_invariants(settings)
     verdict.breaches += [f"{breach.invariant} {breach.subject}: {breach.detail}" for breach in report.breaches]
@@ -132,6 +138,16 @@ async def _until_ended(settings: Settings, told: Callable[[str], None]) -> list[
         told(f"healing: {len(left)} orders and {len(running)} workflows are open")
         if time.monotonic() > give_up_at:
             return left or await _of_workflows(settings, running)
+        await asyncio.sleep(BETWEEN_LOOKS)
+
+
+async def _reconciled(settings: Settings) -> None:
+    """Let reconciliation give back what the processor charged beside us. What it leaves open breaks an invariant."""
+    give_up_at = time.monotonic() + RECONCILING_SECONDS
+    while time.monotonic() < give_up_at:
+        with suppress(Unavailable, RPCError, WorkflowFailureError):
+            if (await compare_everything(settings)).breaks_open == 0:
+                return
         await asyncio.sleep(BETWEEN_LOOKS)
 
 
