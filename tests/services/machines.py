@@ -13,8 +13,8 @@ from core.db import Sessions, make_engine, make_sessions
 T = TypeVar("T")
 
 QUICK = settings(
-    max_examples=15,
-    stateful_step_count=20,
+    max_examples=8,
+    stateful_step_count=15,
     deadline=None,
     database=None,
     print_blob=True,
