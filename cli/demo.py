@@ -26,12 +26,13 @@ PRODUCTS = 2
 QUANTITY = 2
 MOST_STOCK = 20  # products with at least so many left
 PATIENCE = 60.0  # seconds for an event
-SETTLING = {"order.confirmed", "payment.declined", "order.rejected", "order.expired", "order.cancelled"}
+SETTLING = {"order.confirmed", "payment.declined", "payment.action_required", "order.rejected", "order.expired"}
 
 
 def demo(
     url: Annotated[str | None, typer.Option(help="Where the API is; the running platform's if not given.")] = None,
     card: Annotated[str, typer.Option(help=f"A test payment method, e.g. {DECLINED_CARDS}.")] = GOOD_CARD,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Change one's mind in the end: refund and restock.")] = False,
     staff_email: Email = DEMO_STAFF,
     staff_password: Password = DEMO_PASSWORD,
 ) -> None:
@@ -39,7 +40,7 @@ def demo(
     settings = present_settings()
     tour = Tour(settings, url or settings.public_url, card, (staff_email, staff_password), console())
     try:
-        asyncio.run(tour.walk())
+        asyncio.run(tour.walk(cancel=cancel))
     except ApiFailure as error:
         raise fail(f"\n{error}") from error
 
@@ -57,7 +58,7 @@ class Tour:
     names: dict[int, str] = field(default_factory=dict)
     step: int = 0
 
-    async def walk(self) -> None:
+    async def walk(self, *, cancel: bool = False) -> None:
         self.out.print(f"[bold]Mercato[/], a shopper at {self.url} with the card {self.card}", soft_wrap=True)
         async with ApiClient(self.url) as shopper:
             await self._sign_up(shopper)
@@ -74,6 +75,9 @@ class Tour:
             await self._look_at_payment(order_id)
             await self._look_at_order(shopper, order_id)
             await self._place_again(shopper, key, order_id)
+            if cancel:
+                await self._change_ones_mind(shopper, order_id)
+                await self._look_at_stock(shopper, before, "now, all of it is back")
         self.out.print(f"\n[bold green]Done.[/] mercato orders show {order_id}", soft_wrap=True)
         self.out.print(f"      mercato replay {order_id}", soft_wrap=True)
 
@@ -132,6 +136,9 @@ class Tour:
         self, shopper: ApiClient, listener: Listener, order_id: str, before: dict[int, int]
     ) -> None:
         event = await listener.wait_for(order_id, SETTLING, PATIENCE)
+        if event.type == "payment.action_required":
+            await self._authenticate(shopper, order_id)
+            event = await listener.wait_for(order_id, SETTLING - {"payment.action_required"}, PATIENCE)
         if event.type == "payment.declined":
             await self._pay_with_another_card(shopper, order_id, before)
             event = await listener.wait_for(order_id, SETTLING - {"payment.declined"}, PATIENCE)
@@ -158,8 +165,28 @@ class Tour:
         if answer.status_code not in (201, 202) or body.get("orderId") != order_id:
             raise ApiFailure(f"The second card should have been accepted: {describe(answer)}")
 
+    async def _authenticate(self, shopper: ApiClient, order_id: str) -> None:
+        """What a browser does at the bank's page."""
+        self._say(f"The bank wants to see the shopper, GET /api/orders/{order_id}")
+        action = (await shopper.get_json("GET", f"/api/orders/{order_id}"))["actionRequired"]
+        self._tell(action["url"])
+        page = httpx.URL(action["url"])
+        async with httpx.AsyncClient() as browser:
+            answer = await browser.post(page.copy_with(path=f"{page.path}/complete"))
+        if answer.status_code != 303:
+            raise ApiFailure(f"The bank's page answered {answer.status_code}.")
+        self._tell(f"It is her; back to {answer.headers['location'].partition('?')[0]}")
+
+    async def _change_ones_mind(self, shopper: ApiClient, order_id: str) -> None:
+        self._say("The shopper changes her mind, POST /api/orders/{id}/cancel")
+        headers = {"Idempotency-Key": f"demo-{secrets.token_hex(8)}", "Prefer": "wait=10"}
+        answer = await shopper.call("POST", f"/api/orders/{order_id}/cancel", json={}, headers=headers)
+        body = self._answered(answer)
+        if (body.get("status"), body.get("paymentStatus")) != ("cancelled", "refunded"):
+            raise ApiFailure(f"The order should be cancelled and refunded: {describe(answer)}")
+
     async def _look_at_stock(self, shopper: ApiClient, before: dict[int, int] | None, when: str) -> dict[int, int]:
-        """Units available of what is bought; held against `before`: what was bought must be gone."""
+        """Units available of what is bought; held against `before`: what was bought must be gone, or back."""
         self.out.print(f"  stock {when}:")
         table = Table(box=None, show_header=False)
         found: dict[int, int] = {}
@@ -168,7 +195,7 @@ class Tour:
             found[product_id] = available = product["available"]
             change = f"{available - before[product_id]:+d}" if before else ""
             table.add_row(" ", escape(self.names[product_id]), f"{available} available", f"[cyan]{change}[/]")
-            if before and before[product_id] - available < quantity:
+            if before and before[product_id] - available < quantity and "back" not in when:
                 raise ApiFailure(f"{quantity} units of product {product_id} should be gone.")
         self.out.print(table)
         return found

@@ -33,6 +33,14 @@ async def test_a_declined_card_waits_for_another_one(platform: Platform) -> None
         assert words in done.stdout
 
 
+async def test_a_card_whose_bank_wants_to_see_the_shopper_and_a_change_of_mind(platform: Platform) -> None:
+    card = ("--card", "pm_card_authenticationRequired", "--cancel")
+    done = await mercato("demo", "--url", platform.base_url, *card, env=platform.env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in ("action_required", "The bank wants to see the shopper", "cancelled, payment refunded", "is back"):
+        assert words in done.stdout
+
+
 async def test_a_card_without_money_waits_for_another_one_too(platform: Platform) -> None:
     done = await mercato(
         "demo", "--url", platform.base_url, "--card", "pm_card_visa_chargeDeclinedInsufficientFunds", env=platform.env
