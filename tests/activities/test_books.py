@@ -22,7 +22,7 @@ from models.messages import BooksResult, ReconcileInput
 from models.types import Money, OrderStatus, Service
 from services import orders, payments
 from services import payment_records as records
-from services.processor import Intent, Processor
+from services.processor import GivenBack, Intent, Processor
 from tests.activities.desk import Desk
 
 AMOUNT = Money(amount=700)
@@ -201,3 +201,17 @@ async def test_money_that_comes_long_after_its_intent_is_found_without_a_sweep(c
     await counter.end(order_id)
     await counter.compare(everything=False, overdue_seconds=1)
     assert await counter.money(order_id) == [(0, 0, 0)]
+
+
+async def test_a_refund_that_fails_leaves_the_break_open(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    order_id = await counter.held()
+    await counter.taken_behind_our_back(order_id)
+    await records.note_voided(counter.payments, order_id, None)
+    await counter.end(order_id)
+
+    async def failed(*_: Any) -> GivenBack:
+        return GivenBack("re_1", "failed", AMOUNT.amount)
+
+    monkeypatch.setattr(counter.processor, "refund", failed)
+    assert (await counter.compare()).given_back == 0
+    assert await counter.breaks(order_id) == [("money_without_order", "open")]

@@ -1,13 +1,16 @@
 """Money is taken or given back once, also when both are asked for at once: on a real database, a real processor."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from models.errors import Conflict, Unavailable
 from models.types import PaymentStatus
+from services import payment_records as records
+from services import payments
 from services.payments import PaymentUnknown, ProcessorMismatch
-from services.processor import Processor
+from services.processor import Intent, Processor
 from tests.services.paying import BAD, GOOD, KEY, Purchase, insist, is_held, until, was_sent
 
 CAPTURED, VOIDED, NONE = PaymentStatus.CAPTURED, PaymentStatus.VOIDED, PaymentStatus.NONE
@@ -217,3 +220,18 @@ async def test_authorize_and_void_at_once_leave_nothing_held(order: Purchase, se
     await asyncio.gather(authorize(), void())
     assert await order.money() == (0, 0, 0)
     assert await order.ledger() in ([], ["authorize", "void"])
+
+
+async def test_no_card_is_tried_once_a_void_was_asked_for(order: Purchase) -> None:
+    """The attempt was opened before, and its confirm is about to be sent."""
+    await records.open_attempt(order.sessions, order.order_id, 1, order.amount, GOOD)
+    await records.request_void(order.sessions, order.order_id)
+    assert await records.begin_try(order.sessions, order.order_id, 1, f"pi_{order.order_id}") is None
+
+
+@pytest.mark.parametrize("said", [{"currency": "USD"}, {"amount": 5000}, {"amount_capturable": 5000}])
+def test_an_answer_about_other_money_is_not_believed(order: Purchase, said: dict[str, Any]) -> None:
+    told = {"amount": 4999, "currency": "EUR", "amount_capturable": 4999, "amount_received": 0, **said}
+    intent = Intent("pi_1", "requires_capture", order_id=str(order.order_id), latest_charge=None, **told)
+    with pytest.raises(ProcessorMismatch):
+        payments._trust(intent, order.order_id, order.amount, "pi_1")

@@ -6,6 +6,7 @@ import pytest
 
 from models.errors import Conflict, Unavailable
 from models.types import PaymentStatus
+from services import refunds
 from services.payments import PaymentUnknown
 from tests.services.paying import BAD, KEY, Purchase, insist
 
@@ -88,3 +89,11 @@ async def test_what_is_given_back_is_neither_taken_nor_voided_again(order: Purch
     assert raised.value.code == "already_captured"
     assert await order.money() == (0, 4999, 0)
     assert await order.ledger() == ["authorize", "capture", "refund"]
+
+
+async def test_a_refund_is_never_booked_for_money_that_is_only_held(order: Purchase) -> None:
+    await order.authorize()
+    async with order.sessions() as session:
+        await (await session.connection()).execute(refunds._GIVE_BACK, {"order_id": order.order_id})
+    assert await order.status() == "authorized"
+    assert await order.ledger() == ["authorize"]
