@@ -63,7 +63,9 @@ async def test_a_database_that_only_reads_takes_no_order_and_heals_by_itself(fra
     async with _read_only(fragile):
         for refused in [
             await shopper.place(key="kept"),
-            await shopper.http.post("/api/cart/add", json={"productId": product}, headers=shopper.headers),
+            await shopper.http.post(
+                "/api/cart/add", json={"productId": product, "quantity": 1}, headers=shopper.headers
+            ),
         ]:
             problem(refused, 503, "dependency_unavailable")
             assert int(refused.headers["retry-after"]) >= 1
