@@ -75,6 +75,7 @@ async def test_five_hundred_cancels_at_random_moments(shop: Shop) -> None:
     """R32: before the card is asked, while it is, after the sale: each ends cancelled, and nothing of it is kept."""
     dice = Random(32)
     product = await shop.product(stock=600)
+    await shop.fault(mode="latency", seconds=0.3)  # so that there is time before the sale, and in it
 
     async def one() -> str:
         shopper = await shop.shopper()
