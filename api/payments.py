@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import Header, Request
 from temporalio.service import RPCError
 
-from api.auth import StaffUser
+from api.auth import Open, StaffUser
 from api.deps import PaymentsSession, Resources, ResourcesDep
 from api.routing import Router
 from api.shapes import ResponseModel
@@ -68,7 +68,7 @@ class Received(ResponseModel):
     received: bool = True
 
 
-@router.post("/api/payments/webhook")
+@router.post("/api/payments/webhook", dependencies=[Open])  # its signature says who calls
 async def webhook(
     request: Request,
     resources: ResourcesDep,
