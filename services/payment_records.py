@@ -253,13 +253,18 @@ async def note_voided(sessions: Sessions, order_id: UUID, last_charge: str | Non
 
 
 async def note_captured(sessions: Sessions, order_id: UUID, charge_id: str | None) -> Payment:
-    """The money is taken: payment and ledger in one transaction. A void that came too late is forgotten."""
+    """The money is taken: payment and ledger in one transaction. A void that came too late is forgotten.
+
+    Raises Conflict `payment_voided`: the processor closed this payment before, so what it says now cannot be.
+    """
     if row := await _first(sessions, TAKE, {"order_id": order_id}):
         return Payment(**row)
     async with sessions.begin() as session:
         payment = await lock(session, order_id)
         if payment.status in (PaymentStatus.CAPTURED, PaymentStatus.REFUNDED):
             return payment
+        if payment.voided_at is not None:
+            raise Conflict("The processor has let go of this payment before.", code="payment_voided")
         if payment.status != PaymentStatus.AUTHORIZED:
             waiting = _unheard(await attempts_of(session, order_id)).waiting
             await _book_hold(session, payment, waiting[-1] if waiting else 1, charge_id)

@@ -37,6 +37,13 @@ async def doomed_worker(arena: Platform, kill: str) -> AsyncIterator[Running]:
         await arena.worker.restart()
 
 
+async def at_rest(arena: Platform, *workflow_ids: str) -> None:
+    """The runs have ended: none of their steps is left to a worker that is to be killed by another order's."""
+    temporal = await temporal_of(arena)
+    for workflow_id in workflow_ids:
+        await temporal.get_workflow_handle(workflow_id).result()
+
+
 @pytest.mark.parametrize("kill", KILLS)
 async def test_a_worker_killed_at_a_step_costs_nothing(kill: str, via: str, arena: Platform, shop: Shop) -> None:
     product, headers = await shop.product(), await shop.shopper()
@@ -62,6 +69,7 @@ async def test_a_worker_killed_at_a_step_costs_nothing(kill: str, via: str, aren
         return bool(await shop.database.fetchval(query, order_id))
 
     await eventually(told)
+    await at_rest(arena, f"checkout-{order_id}")
     assert await shop.database.fetchval(query, order_id) == 1
 
 
@@ -85,6 +93,7 @@ async def test_a_worker_killed_during_undo_loses_none_of_it(kill: str, via: str,
     await shop.until(headers, order_id, status="cancelled")
     assert await shop.stock(product) == (STOCK, 0)
     assert all(intent["captured"] == intent["amount_authorized_open"] == 0 for intent in await shop.books(order_id))
+    await at_rest(arena, f"checkout-{order_id}")
 
 
 @pytest.mark.parametrize("kill", ["confirm:after", "capture:after"])
@@ -138,6 +147,7 @@ async def test_a_worker_killed_while_a_sold_order_is_cancelled_gives_back_once(
     (intent,) = await shop.books(order_id)
     assert (intent["captured"], intent["refunded"]) == (5000, 5000)
     assert await shop.stock(product) == (STOCK, 0)
+    await at_rest(arena, f"checkout-{order_id}", f"fulfilment-{order_id}")
 
 
 async def test_afterwards_every_invariant_holds(shop: Shop) -> None:

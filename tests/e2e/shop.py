@@ -110,6 +110,12 @@ class Shop:
         for intent in await self.books(order_id):
             assert intent["captured"] == intent["amount_authorized_open"] == intent["charges"] == 0, intent
 
+    async def nothing_kept(self, order_id: str) -> None:
+        """Nothing held, and what was taken is given back."""
+        for intent in await self.books(order_id):
+            assert intent["captured"] == intent["refunded"], intent
+            assert intent["amount_authorized_open"] == 0, intent
+
     async def fault(self, **fault: Any) -> None:
         """Arm one fault at the processor, in place of those before."""
         async with httpx.AsyncClient(base_url=self.platform.processor_url) as processor:

@@ -61,9 +61,7 @@ async def test_a_cancel_at_any_moment_gives_everything_back(step: int, shop: Sho
     order = await shopper.until(order_id, status="cancelled")
     was_sold = order["paymentStatus"] == "refunded"
     assert await shop.stock(product) == (10, 0)
-    for intent in await shop.books(order_id):
-        assert intent["captured"] == intent["refunded"]
-        assert intent["amount_authorized_open"] == 0
+    await shop.nothing_kept(order_id)
     assert await shopper.cart() == ({} if was_sold else {product: 2})
     again = await shopper.cancel(order_id)
     assert (again.status_code, again.json()["status"]) == (200, "cancelled")
@@ -86,9 +84,7 @@ async def test_five_hundred_cancels_at_random_moments(shop: Shop) -> None:
         answer = await shopper.insist(lambda: shopper.cancel(order_id, key=key, wait=5))
         assert answer.status_code in (200, 202), answer.text
         order = await shopper.until(order_id, seconds=60, status="cancelled")
-        for intent in await shop.books(order_id):
-            assert intent["captured"] == intent["refunded"], order_id
-            assert intent["amount_authorized_open"] == 0, order_id
+        await shop.nothing_kept(order_id)
         return str(order["paymentStatus"])
 
     endings: Counter[str] = Counter()

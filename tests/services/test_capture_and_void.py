@@ -134,6 +134,15 @@ async def test_void_after_capture_is_refused(order: Purchase) -> None:
     assert await order.money() == (0, 4999, 1)
 
 
+async def test_what_the_processor_has_let_go_of_is_never_booked_as_taken(order: Purchase) -> None:
+    await order.authorize()
+    await order.void()
+    with pytest.raises(Conflict) as refused:
+        await records.note_captured(order.sessions, order.order_id, "ch_of_another_world")
+    assert refused.value.code == "payment_voided"
+    assert await order.ledger() == ["authorize", "void"]
+
+
 async def test_void_finds_a_capture_whose_reply_was_lost(order: Purchase) -> None:
     await order.authorize()
     await order.fault("reply_lost", "capture")

@@ -49,9 +49,9 @@ class Ledger(ServiceMachine):
         self.opened = row.n or 0  # a payment that is to be voided takes no other card
 
     def _known(self, attempt: int) -> int:
-        """The attempt, opened if it can be; else the newest there is."""
-        if attempt > self.opened:
-            self._open(attempt)
+        """The attempt, opened if it can be, one after the other as cards come; else the newest there is."""
+        for number in range(self.opened + 1, attempt + 1):
+            self._open(number)
         return min(attempt, self.opened)
 
     async def _tolerated(self, work: Coroutine[Any, Any, Any]) -> None:
