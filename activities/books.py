@@ -11,7 +11,7 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.breaks import BreakBook
-from core.db import Sessions
+from core.db import Sessions, clock
 from core.temporal import tell_order
 from models.errors import MercatoError
 from models.messages import BooksResult, ProcessorNews, ReconcileInput
@@ -61,13 +61,17 @@ class BooksActivities:
         outcome."""
         intents = given_back = woken = 0
         for window in await self._windows(request):
+            reached = min(window.since, window.until)
             async for page in self._pages(window):
-                intents += len(page)
-                outcomes = await self._judge_all(page, request)
+                reached = max(reached, min(_made(page[0]), window.until))
+                due = [intent for intent in page if _made(intent) <= window.until]
+                intents += len(due)
+                outcomes = await self._judge_all(due, request)
                 given_back += outcomes.count("given back")
                 woken += outcomes.count("woken")
+            # as far as the processor's own clock is known to have come: it may be behind ours
             async with self.orders() as session:
-                await breaks.set_reconciled_until(session, window.what, window.until)
+                await breaks.set_reconciled_until(session, window.what, reached)
         given_back += await self._look_again(request)
         woken += await self._ask_for_the_unknown(request)
         await self._hear_of_failed_refunds()
@@ -78,10 +82,10 @@ class BooksActivities:
     async def _windows(self, request: ReconcileInput) -> list[Window]:
         """What happens to an intent mostly happens soon; but a shopper may sit at the bank's page until the order ends,
         so each is looked at once more when its order must have come to an end."""
-        now = datetime.now(UTC)
-        if request.everything:
-            return [Window("sweep", BEGINNING, now)]
         async with self.orders() as session:
+            now = await clock(session)
+            if request.everything:
+                return [Window("sweep", BEGINNING, now)]
             young = await breaks.reconciled_until(session, "intents")
             old = await breaks.reconciled_until(session, "old intents")
         return [
@@ -90,11 +94,12 @@ class BooksActivities:
         ]
 
     async def _pages(self, window: Window) -> AsyncIterator[list[Intent]]:
+        """Newest first, those made after the window included."""
         if window.since >= window.until:
             return
         async for page in self.processor.intents_since(int(window.since.timestamp())):
             activity.heartbeat(window.what, page[0].created)
-            yield [intent for intent in page if intent.created <= window.until.timestamp()]
+            yield page
 
     async def _judge_all(self, page: Sequence[Intent], request: ReconcileInput) -> list[str]:
         """What became of each that is not as it should be."""
@@ -233,6 +238,10 @@ class BooksActivities:
             await self.book.open("refund_failed", event_id, order_id, says)
             async with self.payments() as session:
                 await processor_events.handled(session, event_id)
+
+
+def _made(intent: Intent) -> datetime:
+    return datetime.fromtimestamp(intent.created, UTC)
 
 
 def _in_our_books(intent: Intent, ours: Ours) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from temporalio import activity
@@ -12,7 +12,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.breaks import BreakBook
-from core.db import Sessions
+from core.db import Sessions, clock
 from core.temporal import CUSTOMER_ID, NEEDS_ATTENTION, tell_order
 from models.messages import (
     CheckoutInput,
@@ -51,15 +51,17 @@ class ReconciliationActivities:
     async def reconcile(self, request: ReconcileInput) -> ReconcileResult:
         """One pass over what has stood untouched for a while. Every repair is one that can be repeated."""
         started = repaired = overdue = 0
+        async with self.orders() as session:
+            now = await clock(session)
         async for order in self._unfinished(request):
             mended = await self._see_to(order)
             started += mended == "started"
             repaired += mended == "repaired"
-            overdue += not mended and await self._is_overdue(order, request)
-        released, held_too_long = await self._release_expired(request)
-        for order in await self._sold_and_half_done(request):
+            overdue += not mended and await self._is_overdue(order, request, now)
+        released, held_too_long = await self._release_expired(request, now)
+        for order in await self._sold_and_half_done(request, now):
             repaired += await self._see_to(order) == "repaired"
-        await self._close()
+        await self._close(now)
         return ReconcileResult(
             started=started,
             repaired=repaired,
@@ -79,19 +81,18 @@ class ReconciliationActivities:
             if len(page) < request.limit:
                 return
 
-    async def _sold_and_half_done(self, request: ReconcileInput) -> list[Order]:
+    async def _sold_and_half_done(self, request: ReconcileInput, now: datetime) -> list[Order]:
         """Sold and paid, and something after that is missing: their cart is still claimed (they could not order again),
         or they were never told. Those not paid or standing still have been looked at already."""
         async with self.carts() as session:
             holding = await claims.held(session, request.older_than_seconds, MANY)
-        untold = await self._untold(request)
+        untold = await self._untold(request, now)
         async with self.orders() as session:
             sold = await unfinished.of_status(session, [*holding, *untold], (OrderStatus.CONFIRMED,))
         paid = [order for order in sold if order.payment_status == PaymentStatus.CAPTURED]
         return [order for order in paid if not order.needs_attention and order.cancel_requested is None]
 
-    async def _untold(self, request: ReconcileInput) -> list[UUID]:
-        now = datetime.now(UTC)
+    async def _untold(self, request: ReconcileInput, now: datetime) -> list[UUID]:
         first, last = (
             first_uuid7(int(moment.timestamp() * 1000))
             for moment in (now - TOLD_WITHIN, now - timedelta(seconds=request.older_than_seconds))
@@ -126,9 +127,9 @@ class ReconciliationActivities:
         await self.book.mended(kind, str(order.id), order.id, says, f"a run was {done}")
         return done
 
-    async def _is_overdue(self, order: Order, request: ReconcileInput) -> bool:
+    async def _is_overdue(self, order: Order, request: ReconcileInput, now: datetime) -> bool:
         """A run looks after it, and yet it has been open for longer than anything may take; nobody was told."""
-        age = (datetime.now(UTC) - order.created_at).total_seconds()
+        age = (now - order.created_at).total_seconds()
         if order.status not in orders.OPEN or order.needs_attention or age < request.overdue_seconds:
             return False
         says = f"open for {age / 60:.0f} minutes, and nothing of it stands still"
@@ -191,7 +192,7 @@ class ReconciliationActivities:
             return False
         return True
 
-    async def _release_expired(self, request: ReconcileInput) -> tuple[int, int]:
+    async def _release_expired(self, request: ReconcileInput, now: datetime) -> tuple[int, int]:
         """The backstop of the TTL: stock held for an order that has ended goes back; a live run owns its own.
 
         How many went back, and how many are held by live orders for longer than anything may take.
@@ -207,18 +208,18 @@ class ReconciliationActivities:
             await self.book.mended("reservation_overdue", str(order_id), order_id, says, "released")
         overdue = 0
         for order in live.values():
-            age = (datetime.now(UTC) - order.created_at).total_seconds()
+            age = (now - order.created_at).total_seconds()
             if order.status in orders.OPEN and not order.needs_attention and age > request.overdue_seconds:
                 says = f"stock held past its time; the order is open for {age / 60:.0f} minutes"
                 overdue += await self.book.open("reservation_overdue", str(order.id), order, says) is not None
         return len(expired) - len(live), overdue
 
-    async def _close(self) -> None:
+    async def _close(self, now: datetime) -> None:
         """What was open for too long, and is not any more; and what a pass had mended that died before it said so."""
         async with self.orders() as session:
             half_told = await breaks.open_of(session, MENDED_AT_ONCE)
         for one in half_told:
-            if one.last_seen_at < datetime.now(UTC) - SAID_WITHIN:
+            if one.last_seen_at < now - SAID_WITHIN:
                 await self.book.close(one.kind, one.subject, one.order_id, "looked after since")
         async with self.orders() as session:
             found = {one.order_id: one for one in await breaks.open_of(session, OVERDUE) if one.order_id}

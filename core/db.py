@@ -2,14 +2,17 @@
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+_CLOCK = select(func.clock_timestamp())
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,12 @@ def make_sessions(engine: AsyncEngine) -> Sessions:
     """Sessions on the engine's pool."""
     options: dict[str, Any] = {"class_": AsyncSession, "expire_on_commit": False}
     return Sessions(engine, async_sessionmaker(engine, **options), async_sessionmaker(transactions(engine), **options))
+
+
+async def clock(session: AsyncSession) -> datetime:
+    """The database's clock, the one that ages are measured by: machines differ, and whoever asks may be wrong."""
+    at: datetime = (await (await session.connection()).execute(_CLOCK)).scalar_one()
+    return at
 
 
 def transactions(engine: AsyncEngine) -> AsyncEngine:

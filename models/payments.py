@@ -32,6 +32,9 @@ class LedgerKind(StrEnum):
     REFUND = "refund"
 
 
+NOW: Any = func.clock_timestamp()  # what is noted is dated by the database; the row has to be read again to know it
+
+
 def _timestamp() -> Any:
     return Field(default=None, sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": func.now()})
 

@@ -5,7 +5,6 @@ therefore see each other's notes, and a fact, once written (authorized, declined
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from core.db import Sessions
 from models.errors import Conflict
 from models.messages import Authorization
-from models.payments import Attempt, AttemptState, LedgerKind, Payment
+from models.payments import NOW, Attempt, AttemptState, LedgerKind, Payment
 from models.types import Money, PaymentStatus
 from services import ledger, processor_keys
 from services.payment_statements import BEGIN_FIRST_TRY, HOLD, OPEN, TAKE, WITH_KEY
@@ -213,10 +212,10 @@ async def request_void(sessions: Sessions, order_id: UUID) -> Payment:
         if payment.status in (PaymentStatus.CAPTURED, PaymentStatus.REFUNDED):
             raise Conflict("The money has been taken; only a refund gives it back.", code="already_captured")
         if payment.void_requested_at is None:
-            payment.void_requested_at = _now()
+            payment.void_requested_at = NOW
         if payment.amount is None:  # nobody asked for money, so there is no intent and never will be
-            payment.voided_at = payment.voided_at or _now()
-        return payment
+            payment.voided_at = payment.voided_at or NOW
+        return await _as_written(session, payment)
 
 
 async def keep_intent(sessions: Sessions, order_id: UUID, intent_id: str) -> str:
@@ -236,7 +235,7 @@ async def note_voided(sessions: Sessions, order_id: UUID, last_charge: str | Non
         payment = await lock(session, order_id)
         if payment.voided_at is not None:
             return payment
-        payment.voided_at = _now()
+        payment.voided_at = NOW
         payment.void_requested_at = payment.void_requested_at or payment.voided_at
         open_ = _unheard(await attempts_of(session, order_id))
         unbooked = last_charge if last_charge not in open_.answered else None
@@ -249,7 +248,7 @@ async def note_voided(sessions: Sessions, order_id: UUID, last_charge: str | Non
                 _decline(row, "voided", None)
         if payment.status in (PaymentStatus.AUTHORIZED, PaymentStatus.UNKNOWN):
             _set_status(payment, PaymentStatus.VOIDED)
-        return payment
+        return await _as_written(session, payment)
 
 
 async def note_captured(sessions: Sessions, order_id: UUID, charge_id: str | None) -> Payment:
@@ -340,7 +339,7 @@ async def _book_hold(session: AsyncSession, payment: Payment, attempt: int, char
     for row in await attempts_of(session, payment.order_id):
         if row.attempt == attempt:
             row.state, row.decline_code, row.charge_id = AttemptState.AUTHORIZED, None, charge_id
-            row.answered_at = _now()
+            row.answered_at = NOW
         elif not AttemptState(row.state).is_answered and row.tries > 0:
             _decline(row, "superseded", None)
     _set_status(payment, PaymentStatus.AUTHORIZED)
@@ -356,13 +355,15 @@ def _unheard(attempts: list[Attempt]) -> Unheard:
     )
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+async def _as_written(session: AsyncSession, payment: Payment) -> Payment:
+    await session.flush()
+    await session.refresh(payment)
+    return payment
 
 
 def _set_status(payment: Payment, status: PaymentStatus) -> None:
     payment.status = status
-    payment.updated_at = _now()
+    payment.updated_at = NOW
 
 
 async def _insert_attempt(
@@ -380,7 +381,7 @@ def _request_key(attempt: int) -> str:
 
 def _decline(row: Attempt, code: str, charge_id: str | None) -> None:
     row.state, row.decline_code, row.charge_id = AttemptState.DECLINED, code, charge_id
-    row.answered_at = _now()
+    row.answered_at = NOW
 
 
 def _answer(payment: Payment, attempts: list[Attempt], row: Attempt) -> Authorization | None:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import time_machine
 from pydantic import SecretStr
 from sqlalchemy import text
 from temporalio.client import Client
@@ -200,6 +202,42 @@ async def test_money_that_comes_long_after_its_intent_is_found_without_a_sweep(c
         )
     await counter.end(order_id)
     await counter.compare(everything=False, overdue_seconds=1)
+    assert await counter.money(order_id) == [(0, 0, 0)]
+
+
+@pytest.mark.parametrize("minutes", [10, -10])
+async def test_a_worker_whose_clock_is_wrong_hides_nothing_from_the_next_pass(
+    counter: Counter, minutes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R41: it must not say that it has looked at what is still to come."""
+    monkeypatch.setattr("activities.books.SETTLING", timedelta(0))
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=minutes), tick=True):
+        await counter.compare(everything=False)
+    order_id = await counter.held()
+    await counter.end(order_id)
+    await asyncio.sleep(1.1)  # intents are dated to the second
+    await counter.compare(everything=False)
+    assert await counter.money(order_id) == [(0, 0, 0)]
+
+
+async def test_a_processor_whose_clock_is_behind_hides_nothing_from_the_next_pass(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R41: a pass has come as far as the processor's clock, whatever ours says."""
+    await counter.held()
+    await asyncio.sleep(1.1)
+    true_pages, behind = counter.processor.intents_since, 600
+
+    async def late_pages(created: int) -> Any:
+        async for page in true_pages(created + behind):
+            yield [replace(intent, created=intent.created - behind) for intent in page]
+
+    monkeypatch.setattr(counter.processor, "intents_since", late_pages)
+    await counter.compare(everything=False)
+    order_id = await counter.held()
+    await counter.end(order_id)
+    await asyncio.sleep(1.1)
+    await counter.compare(everything=False)
     assert await counter.money(order_id) == [(0, 0, 0)]
 
 
