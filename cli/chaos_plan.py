@@ -41,7 +41,9 @@ PROCESSOR_MODES: Sequence[dict[str, Any]] = (
     {"mode": "webhook_lost", "rate": 0.5},
     {"mode": "webhook_late", "seconds": 3, "rate": 0.5},
     {"mode": "webhook_duplicate", "rate": 0.5},
+    {"mode": "webhook_bad_signature", "rate": 0.5},
     {"mode": "success_twice", "rate": 0.2},
+    {"mode": "wrong_amount", "rate": 0.3},
 )
 WORKERS = ("worker", "worker-2")
 SERVER_PAUSES = (5.0, 20.0)  # seconds between two blows at servers

@@ -1,6 +1,7 @@
 """Fixtures of every test: servers are started when first asked for, once a run, on free ports."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +13,10 @@ LONG_TESTS = os.environ.get("MERCATO_LONG_TESTS") == "1"
 # A test run must not meet the servers of somebody's `make up`: what the shell says about them is forgotten.
 for name in [name for name in os.environ if name.startswith("MERCATO_")]:
     del os.environ[name]
+
+# Nor is it to inherit a deaf ear: a shell that runs us in its background ignores Ctrl-C, and so would our children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
