@@ -119,6 +119,8 @@ async def unheard_refunds(session: AsyncSession, limit: int) -> list[tuple[str, 
 
 
 def _signed(payload: str, signature: str, secret: str) -> bool:
+    if not signature.isascii():
+        return False  # the library's comparison raises TypeError
     try:
         return bool(stripe.WebhookSignature.verify_header(payload, signature, secret, TOLERANCE_SECONDS))
     except stripe.SignatureVerificationError:
