@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, initialize, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import Bundle, initialize, invariant, rule, run_state_machine_as_test
 
 from core.db import make_engine, make_sessions
 from core.settings import derived_role_url
@@ -74,20 +74,22 @@ class Inventory(ServiceMachine):
         return {product: quantity for product, quantity in zip(self.products, wanted, strict=True) if quantity}
 
     @rule(target=orders, wanted=st.lists(st.integers(0, 4), min_size=PRODUCTS, max_size=PRODUCTS).filter(any))
-    def reserve(self, wanted: list[int]) -> Any:
+    def reserve(self, wanted: list[int]) -> UUID:
         order, lines = uuid4(), self._wanted(wanted)
         free = {product: self.on_hand[product] - held for product, held in self._held().items()}
         answer = self.run(self._reserve(order, lines))
         short = {product for product, quantity in lines.items() if free[product] < quantity}
         assert {one.product_id for one in answer.shortages} == short
         assert (answer.state is None) == bool(short), "all of it or nothing"
-        if short:
-            return multiple()
-        self.lines[order], self.state[order] = lines, ACTIVE
-        return order
+        self.lines[order] = lines
+        if not short:
+            self.state[order] = ACTIVE
+        return order  # in any case: whether there was enough may hang on who won a race, and what is drawn must not
 
     @rule(order=orders)
     def reserve_again(self, order: UUID) -> None:
+        if order not in self.state:
+            return
         assert self.run(self._reserve(order, self.lines[order])).state is self.state[order]
 
     @rule(order=orders, how=st.sampled_from(sorted(ENDS)))
@@ -105,6 +107,8 @@ class Inventory(ServiceMachine):
 
     @rule(order=orders, hows=st.tuples(st.sampled_from(sorted(ENDS)), st.sampled_from(sorted(ENDS))))
     def end_twice_at_once(self, order: UUID, hows: tuple[str, str]) -> None:
+        if order not in self.state:
+            return
         answers = self.both(self._end(hows[0], order), self._end(hows[1], order))
         assert not [answer for answer in answers if isinstance(answer, BaseException)], answers
         # it is as if one had come after the other; which one, the stored state tells
