@@ -24,6 +24,9 @@ from core.telemetry import configure_telemetry, flush_telemetry
 from models.types import Service
 
 GRACE_SECONDS = 2  # for requests under way; event streams are closed at once
+# An idle connection is given up by the client, not by us: a POST that meets it just being closed is lost, and nobody
+# can tell whether it was read. So longer than clients (httpx 5 s, aiohttp 15 s) and the gateway (60 s) keep theirs.
+KEEP_ALIVE_SECONDS = 75
 
 ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
     Service.USERS: (users.router,),
@@ -151,6 +154,7 @@ class _Server(uvicorn.Server):
                 proxy_headers=bool(trusted),
                 forwarded_allow_ips=trusted or None,
                 timeout_graceful_shutdown=GRACE_SECONDS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
         )
         self._api = api

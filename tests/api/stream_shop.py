@@ -15,7 +15,7 @@ import uvicorn
 from redis.exceptions import RedisError
 
 from api.deps import Resources
-from api.main import create_app
+from api.main import KEEP_ALIVE_SECONDS, create_app
 from api.tokens import make_signer
 from core.events import publish_hint
 from core.settings import Settings
@@ -145,7 +145,10 @@ async def running_shop(settings: Settings) -> AsyncIterator[Shop]:
     app = create_app(settings, (Service.ORDERS,))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
+        config = uvicorn.Config(
+            app, log_config=None, lifespan="on", timeout_graceful_shutdown=2, timeout_keep_alive=KEEP_ALIVE_SECONDS
+        )
+        server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             async with httpx.AsyncClient(base_url=url, timeout=10, limits=httpx.Limits(max_connections=None)) as http:

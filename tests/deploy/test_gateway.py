@@ -16,7 +16,7 @@ import pytest
 import yaml
 from fastapi.routing import APIRoute
 
-from api.main import ROUTERS
+from api.main import KEEP_ALIVE_SECONDS, ROUTERS
 from models.types import Service
 from tests.deploy.echo import Echoes
 from tests.gateway import ANOTHER_ADDRESS, FILES, Gateway, needs_another_address, running_gateway
@@ -148,6 +148,12 @@ async def test_what_has_reached_a_service_is_never_sent_again(http: httpx.AsyncC
     assert (await http.patch("/api/products/dropped", json={})).status_code == 502
     assert (await http.post("/api/orders/dropped", json={}, headers={"Idempotency-Key": "k"})).status_code == 502
     assert echoes.dropped == {"GET": 1, "PATCH": 1, "POST": 1}
+
+
+def test_the_gateway_hangs_up_before_the_services_do() -> None:
+    static = yaml.safe_load((FILES / "traefik.yml").read_text())
+    idle = static["serversTransport"]["forwardingTimeouts"]["idleConnTimeout"]
+    assert int(idle.removesuffix("s")) < KEEP_ALIVE_SECONDS
 
 
 async def test_traefik_finds_no_fault_with_its_files(gateway: Gateway) -> None:
