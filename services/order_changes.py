@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import TextualSelect, text
+from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from models.errors import NotFound
@@ -30,7 +31,7 @@ FACTS = """jsonb_build_object(
 
 # `due` is decided on the row as it is once it is locked. Whether an event of this key is there already is seen as of
 # when the statement began: of two that tell the same at the same moment, the second breaks the log's unique key and is
-# undone as a whole; its repeat finds the event.
+# undone as a whole; `_run` repeats it, and finds the event.
 _CHANGE = """
     WITH found AS MATERIALIZED (
         SELECT * FROM orders.orders WHERE id = :order_id FOR NO KEY UPDATE
@@ -99,11 +100,11 @@ async def move(
     """Change columns of an order that is in an `allowed` status, and tell `event`; once for each `key`.
 
     A change that comes late (the order has moved on, or its payment is in `late_after`) or twice leaves everything as
-    it is. With an `actor` a change is audited under the order's new status. Returns the row as it stands.
+    it is. With an `actor` a change is audited under the order's new status. Returns the row as it stands. The session
+    must commit each statement by itself.
 
     Raises:
         NotFound: there is no such order.
-        IntegrityError: the same was told by somebody else in this moment; nothing has changed, ask again.
     """
     parameters = {
         "key": key or event.value,
@@ -130,7 +131,7 @@ async def attend(
 
     Raises:
         NotFound: there is no such order.
-        IntegrityError: as `move`.
+        IntegrityError: twice, something else was told in the same moment; nothing has changed, ask again.
     """
     changes = {"needs_attention": attention is not None, "attention": attention}
     parameters = {
@@ -159,7 +160,11 @@ async def _run(
         "data": json.dumps(data),
     }
     connection = await session.connection()
-    row = (await connection.execute(statement, parameters)).mappings().first()
+    try:
+        result = await connection.execute(statement, parameters)
+    except IntegrityError:
+        result = await connection.execute(statement, parameters)  # told by somebody else a moment ago: see above
+    row = result.mappings().first()
     if row is None:
         raise NotFound("no such order")
     return Order(**row)
