@@ -294,8 +294,7 @@ async def _make_intent(sessions: Sessions, processor: Processor, order_id: UUID,
         if refused.code in ("amount_too_small", "amount_too_large"):
             raise InvalidRequest("The payment processor does not take this amount.", code=refused.code) from refused
         raise _misconfigured("create", refused) from refused
-    _trust(intent, order_id, amount, intent.id)
-    return intent.id
+    return (await _believed(processor, intent, order_id, amount, intent.id)).id
 
 
 async def _act(
@@ -315,8 +314,18 @@ async def _act(
             raise
         await processor_keys.note_key_error(sessions, order_id, operation)
         intent = await _retrieve(processor, intent_id)
-    _trust(intent, order_id, records.required_amount(payment), intent_id)
-    return intent
+    return await _believed(processor, intent, order_id, records.required_amount(payment), intent_id)
+
+
+async def _believed(processor: Processor, answer: Intent, order_id: UUID, amount: Money, intent_id: str) -> Intent:
+    """An answer about this order's money; else the intent as it is by now, for what a key was once answered is answered
+    to every repeat of it, true or not. Raises ProcessorMismatch if that is about other money, too."""
+    try:
+        _trust(answer, order_id, amount, intent_id)
+    except ProcessorMismatch:
+        answer = await _retrieve(processor, intent_id)
+        _trust(answer, order_id, amount, intent_id)
+    return answer
 
 
 async def _retrieve(processor: Processor, intent_id: str) -> Intent:

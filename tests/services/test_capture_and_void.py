@@ -66,6 +66,14 @@ async def test_a_capture_of_another_amount_is_not_booked(order: Purchase) -> Non
     assert await order.ledger() == ["authorize"]
 
 
+async def test_a_capture_is_looked_at_when_its_answer_cannot_be_right(order: Purchase) -> None:
+    """Its key brings the same answer for ever."""
+    await order.authorize()
+    await order.fault("wrong_amount", "capture")
+    assert (await order.capture()).status is CAPTURED
+    assert await order.money() == (0, 4999, 1)
+
+
 # --- void ----------------------------------------------------------------------------------------------------------
 
 

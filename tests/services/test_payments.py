@@ -226,6 +226,19 @@ async def test_an_answer_about_another_amount_is_not_trusted_but_can_be_given_ba
     assert await order.money() == (0, 0, 0)
 
 
+@pytest.mark.parametrize("faults", [["create"], ["create", "retrieve"]], ids=" and ".join)
+async def test_an_intent_is_looked_at_when_the_answer_to_its_making_cannot_be_right(
+    order: Purchase, faults: list[str]
+) -> None:
+    """Its key brings the same answer for ever, and no card would ever be tried."""
+    await order.faults(*({"mode": "wrong_amount", "operations": [operation]} for operation in faults))
+    for _ in faults[1:]:
+        with pytest.raises(ProcessorMismatch):
+            await order.authorize()
+    assert (await order.authorize()).status is AUTHORIZED
+    assert await order.money() == (4999, 0, 1)
+
+
 async def test_an_amount_that_the_processor_does_not_take_is_refused(order: Purchase) -> None:
     order.amount = Money(amount=10)
     with pytest.raises(InvalidRequest) as raised:
