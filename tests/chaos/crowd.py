@@ -9,6 +9,7 @@ import httpx
 from tests.e2e.shop import Shop
 from tests.e2e.shopper import Shopper, eventually
 
+AT_THE_DOOR = 20  # that register at the same time; many more are told that too many are signing in
 MOST_PAUSE = 1.0  # seconds; a test need not wait as long as it is told to
 
 
@@ -25,8 +26,15 @@ class Crowd:
     async def gathered(cls, shop: Shop, count: int) -> "Crowd":
         """Each with one piece of the same product in the cart; there is just enough for all."""
         product = await shop.product(stock=count)
-        shoppers = await asyncio.gather(*(shop.shopper() for _ in range(count)))
-        await asyncio.gather(*(shopper.add(product) for shopper in shoppers))
+        door = asyncio.Semaphore(AT_THE_DOOR)
+
+        async def enter() -> Shopper:
+            async with door:
+                shopper = await shop.shopper()
+                await shopper.add(product)
+                return shopper
+
+        shoppers = await asyncio.gather(*(enter() for _ in range(count)))
         return cls(shop, product, shoppers)
 
     async def order(self, *, wait: float = 1, through: httpx.AsyncClient | None = None) -> list[str]:
