@@ -35,6 +35,7 @@ HOST = "127.0.0.1"
 TEST_ENVIRONMENT = {
     "MERCATO_ENVIRONMENT": "test",
     "MERCATO_RATE_LIMITS": "off",
+    "MERCATO_ACCESS_TOKEN_SECONDS": "3600",  # staff sign in once a folder, however slow the machine
     "MERCATO_LOG_LEVEL": "INFO",
     "MERCATO_FAST_STEP_SECONDS": "1",
     "MERCATO_ROUND_SECONDS": "4",
@@ -44,6 +45,8 @@ TEST_ENVIRONMENT = {
     "MERCATO_PROCESSOR_TIMEOUT_SECONDS": "3",
     "MERCATO_STREAM_HEARTBEAT_SECONDS": "2",
 }
+
+NEVER = "1000000000"  # seconds between two passes of reconciliation, counted from 1970: the next is due in 2033
 
 _given_ports: set[int] = set()
 

@@ -58,6 +58,7 @@ async def test_wrong_clocks_sell_expire_and_give_back_in_time(arena: Platform, a
         assert [int(event.id) for event in told] == list(range(1, len(told) + 1))
 
         # held for as long as was said, by the database's clock, and no longer
+        await shopper.cart_is_free()
         await shopper.add(product, 3)
         waiting = problem(await shopper.place("pm_card_chargeDeclined"), 402, "payment_declined")["orderId"]
         deadline = datetime.fromisoformat((await shopper.order(waiting))["actionRequired"]["deadline"])

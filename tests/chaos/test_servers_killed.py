@@ -96,7 +96,11 @@ async def test_a_shop_that_never_had_a_valkey_sells(fragile: Platform, market: S
                 placed = await shopper.place()
                 assert placed.status_code == 201, placed.text
                 assert [event.type for event in await stream.until("payment.captured")] == STORY
-            assert (await http.get("/health/ready")).json()["status"] == "degraded"
+
+            async def degraded() -> bool:
+                return bool((await http.get("/health/ready")).json()["status"] == "degraded")
+
+            await eventually(degraded)
         await market.charged_once(placed.json()["id"], PRICE)
     finally:
         await api.stop()

@@ -33,6 +33,7 @@ async def bought(platform: Platform) -> AsyncIterator[Bought]:
         product, shopper = await shop.product(), await shop.shopper()
         orders = []
         for card in ("pm_card_visa", "pm_card_visa", DECLINED):
+            await shopper.cart_is_free()
             await shopper.add(product)
             placed = (await shopper.place(card)).json()
             wanted = {"paymentStatus": "declined" if card == DECLINED else "captured"}

@@ -8,6 +8,7 @@ from temporalio.client import Client
 
 from core.settings import derived_role_url, role_name
 from models.types import Service
+from tests.e2e.shopper import eventually
 from tests.stack import Platform
 
 
@@ -34,7 +35,11 @@ async def test_closed_workflows_are_kept_for_thirty_days(temporal_address: str) 
 
 async def test_the_platform_serves_and_its_worker_can_be_killed_and_brought_back(platform: Platform) -> None:
     async with httpx.AsyncClient(base_url=platform.base_url) as http:
-        assert (await http.get("/health/ready")).status_code == 200
+
+        async def ready() -> bool:
+            return (await http.get("/health/ready")).status_code == 200
+
+        await eventually(ready)
         before = platform.worker.pid
         await platform.worker.kill()
         assert not platform.worker.alive

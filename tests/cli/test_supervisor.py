@@ -119,9 +119,9 @@ async def test_a_killed_program_comes_back(supervisor: Supervisor, tmp_path: Pat
 
 async def test_a_program_that_keeps_dying_is_given_up(supervisor: Supervisor, tmp_path: Path) -> None:
     up = tmp_path / "up"
-    ends = f"test -e {up} && {{ echo out of luck; exit 4; }}; touch {up}; sleep 0.2"
+    ends = f"test -e {up} && {{ echo out of luck; exit 4; }}; touch {up}; sleep 1"
     await supervisor.start(script("server", ends, file_exists(up), restarts=2))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         failure = await supervisor.given_up()
     assert "given up" in str(failure)
     assert "out of luck" in str(failure)
@@ -138,7 +138,7 @@ async def test_programs_end_before_what_they_need_and_stubborn_ones_are_killed(
     await supervisor.start(
         server("database", "echo bye; exit 0"),
         server("shop", "echo bye; exit 0", needs=("database",)),
-        server("stubborn", "echo no", needs=("database",), stop_seconds=0.3),
+        server("stubborn", "echo no", needs=("database",), stop_seconds=2),
     )
     await supervisor.stop()
     said = [line for line in lines if line[1] in ("bye", "no")]

@@ -151,6 +151,14 @@ class Shopper:
                     return answer
                 await asyncio.sleep(int(answer.headers["retry-after"]))
 
+    async def cart_is_free(self) -> None:
+        """Wait until an order that was sold has cleared the cart, so that the next one may take it."""
+
+        async def look() -> bool:
+            return not await self.cart()
+
+        await eventually(look)
+
     async def order(self, order_id: str) -> Json:
         return _json(await self.get(f"/api/orders/{order_id}"))
 

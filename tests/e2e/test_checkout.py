@@ -22,8 +22,8 @@ DECLINES = {
 
 @pytest.fixture(scope="module")
 async def hasty(shop: Shop) -> AsyncIterator[AsyncClient]:
-    """The address of an API whose reservations end after two seconds."""
-    api = shop.platform.start_api(env={"MERCATO_RESERVATION_TTL_SECONDS": "2"})
+    """The address of an API whose reservations end after six seconds."""
+    api = shop.platform.start_api(env={"MERCATO_RESERVATION_TTL_SECONDS": "6"})
     async with browser(api.base_url) as door:
         yield door
     await api.stop()
@@ -238,6 +238,9 @@ async def test_without_another_card_in_time_the_order_expires(shop: Shop, hasty:
 async def test_without_waiting_the_order_is_only_taken_and_ends_by_itself(shop: Shop) -> None:
     product, shopper = await shop.product(), await shop.shopper()
     await shopper.add(product)
+    await shop.fault(
+        mode="latency_in_flight", seconds=1, operations=["confirm"], times=1
+    )  # else it may be sold at once
     taken = await shopper.place(wait=0)
     assert taken.status_code == 202
     assert taken.headers["location"] == f"/api/orders/{taken.json()['orderId']}"

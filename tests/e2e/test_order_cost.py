@@ -17,7 +17,7 @@ from cli.databases import PROCESSOR
 from core import temporal
 from models.types import Service
 from tests.e2e.shopper import Shopper
-from tests.stack import Platform, Stack, start_platform, start_processor
+from tests.stack import NEVER, Platform, Stack, start_platform, start_processor
 from workflows.options import checkout_workflow_id
 
 ORDERS = 4
@@ -47,7 +47,7 @@ def quiet() -> Iterator[Platform]:
     stack = Stack()
     try:
         database = stack.make_database("quiet")
-        quiet = {"MERCATO_RECONCILE_EVERY_SECONDS": "3600", "MERCATO_FAST_STEP_SECONDS": "10"}
+        quiet = {"MERCATO_RECONCILE_EVERY_SECONDS": NEVER, "MERCATO_FAST_STEP_SECONDS": "10"}
         platform = start_platform(stack, database, start_processor(stack, database), quiet)
         with httpx.Client(base_url=platform.processor_url, headers={"Authorization": "Bearer sk_test_mercato"}) as http:
             for endpoint in http.get("/v1/webhook_endpoints").json()["data"]:

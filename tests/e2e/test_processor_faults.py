@@ -68,7 +68,7 @@ async def test_a_card_whose_answer_is_late_has_not_been_declined(shop: Shop) -> 
     product, shopper = await shop.product(), await shop.shopper()
     await shopper.add(product)
     order_id = (await shopper.place("pm_card_chargeDeclined")).json()["orderId"]
-    await shop.fault(mode="latency", seconds=2, times=1, operations=["confirm"])
+    await shop.fault(mode="latency_in_flight", seconds=3, times=1, operations=["confirm"])
     paid = await shopper.pay(order_id, key="late", wait=0.5)
     assert (paid.status_code, paid.json()["orderId"]) == (202, order_id), paid.text
     await shopper.until(order_id, paymentStatus="captured")

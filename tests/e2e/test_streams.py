@@ -32,14 +32,8 @@ async def _buy(shopper: Shopper, product: int, times: int) -> list[str]:
         assert placed.status_code == 201, placed.text
         orders.append(placed.json()["id"])
         await shopper.until(orders[-1], paymentStatus="captured")
-        await _cart_is_free(shopper)
+        await shopper.cart_is_free()
     return orders
-
-
-async def _cart_is_free(shopper: Shopper) -> None:
-    """The next order may take the cart when the one before has cleared it."""
-    while await shopper.cart():  # noqa: ASYNC110 (nobody tells us)
-        await asyncio.sleep(0.02)
 
 
 async def test_ten_reconnects_miss_nothing_and_hear_nothing_twice(shop: Shop) -> None:

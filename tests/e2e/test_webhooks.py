@@ -103,7 +103,7 @@ async def test_another_card_or_a_cancel_may_come_while_the_bank_waits(shop: Shop
 
 
 async def test_whoever_never_comes_back_loses_nothing_but_the_reservation(shop: Shop) -> None:
-    api = await asyncio.to_thread(shop.platform.start_api, env={"MERCATO_RESERVATION_TTL_SECONDS": "3"})
+    api = await asyncio.to_thread(shop.platform.start_api, env={"MERCATO_RESERVATION_TTL_SECONDS": "6"})
     product, shopper = await shop.product(), await shop.shopper()
     await shopper.add(product)
     async with httpx.AsyncClient(base_url=api.base_url, timeout=20) as hasty:
@@ -135,12 +135,14 @@ async def test_an_ordinary_order_is_told_once_and_wakes_nobody(shop: Shop) -> No
     _, shopper = await shop.product(), await shop.shopper()
     product = await shop.product()
     await shopper.add(product)
+    await shop.fault(mode="webhook_late", seconds=3)  # else it may overtake what we write down of the answer
     order_id = (await shopper.place()).json()["id"]
 
     async def told() -> Any:
         return await _events(shop, order_id)
 
     (event,) = await eventually(told)
+    await shop.no_faults()
     assert (event["type"], event["deliveries"]) == (HELD, 1)
     assert event["handled_at"] == event["received_at"], "known already: nobody was to be told"
 

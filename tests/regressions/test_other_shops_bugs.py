@@ -95,7 +95,7 @@ async def test_saleor_14733_money_is_held_only_for_what_can_still_be_sold(shop: 
     """The reservation is gone when the payment is there: the order expires, and the money is let go."""
     product, shopper = await shop.product(), await shop.shopper()
     await shopper.add(product, 2)
-    await shop.fault(mode="latency", seconds=1.5, operations=["confirm"], times=1)
+    await shop.fault(mode="latency_in_flight", seconds=3, operations=["confirm"], times=1)
     order_id = (await shopper.place(wait=0)).json()["orderId"]
 
     async def reserved() -> bool:
@@ -123,14 +123,14 @@ async def test_saleor_11069_nobody_waits_for_stock_while_another_ones_card_is_as
     product, slow, quick = await shop.product(), await shop.shopper(), await shop.shopper()
     await slow.add(product)
     await quick.add(product)
-    await shop.fault(mode="latency", seconds=2.5, operations=["confirm"], times=1)
+    await shop.fault(mode="latency_in_flight", seconds=5, operations=["confirm"], times=1)
     waiting = asyncio.create_task(slow.place())
 
     async def reserved() -> bool:
         return (await shop.stock(product))[1] == 1
 
     await eventually(reserved)
-    sold = await quick.place(wait=2)
+    sold = await quick.place()
     assert sold.status_code == 201, "it did not wait for the card of the first"
     assert not waiting.done()
     assert (await waiting).status_code in (201, 202)
