@@ -17,5 +17,5 @@ SHORT = (
 LONG = (
     Seed(37, 1.5, 5, "found a card forgotten with its worker: sold, and its money to be voided for ever"),
     Seed(19, 2, 5, "workers that stand still longer than an attempt, and come back late"),
-    Seed(31, 2, 5, "no Valkey for a while, PostgreSQL paused, the processor killed"),
+    Seed(31, 2, 5, "found two cancels told at once, a 500, and a wrong amount that its key brings for ever"),
 )
