@@ -28,6 +28,7 @@ from models.payments import Attempt, Payment
 from models.types import Money, PaymentStatus
 from services import ledger, processor_keys
 from services import payment_records as records
+from services import payment_rows as rows
 from services.processor import (
     CardDeclined,
     Intent,
@@ -136,7 +137,7 @@ async def void(sessions: Sessions, processor: Processor, *, order_id: UUID) -> V
         try:
             # The reply to `create` may have been lost: the same key tells the id, or makes what is then closed.
             key = await processor_keys.key_for(sessions, order_id, processor_keys.INTENT)
-            made = await _make_intent(sessions, processor, order_id, records.required_amount(payment), key)
+            made = await _make_intent(sessions, processor, order_id, rows.required_amount(payment), key)
         except InvalidRequest:
             return _voiding(await records.note_voided(sessions, order_id, None))
         payment.intent_id = await records.keep_intent(sessions, order_id, made)
@@ -154,7 +155,7 @@ async def void(sessions: Sessions, processor: Processor, *, order_id: UUID) -> V
 async def next_attempt(session: AsyncSession, order_id: UUID, request_key: str, payment_method_id: str) -> int:
     """The attempt's number for a payment request; the same request key gives the same number. Never 1: that is the
     attempt that came with the order."""
-    return await records.next_number(session, order_id, request_key, payment_method_id)
+    return await rows.next_number(session, order_id, request_key, payment_method_id)
 
 
 async def get_payment(session: AsyncSession, order_id: UUID) -> Payment | None:
@@ -174,18 +175,18 @@ async def unknown(session: AsyncSession, older_than_seconds: int, limit: int) ->
         SELECT * FROM payments.payments
         WHERE status = 'unknown' AND updated_at < now() - make_interval(secs => :age) ORDER BY updated_at LIMIT :limit
     """).columns(*Payment.__table__.columns)  # type: ignore[attr-defined]
-    rows = await (await session.connection()).execute(statement, {"age": float(older_than_seconds), "limit": limit})
-    return [Payment(**row) for row in rows.mappings()]
+    found = await (await session.connection()).execute(statement, {"age": float(older_than_seconds), "limit": limit})
+    return [Payment(**row) for row in found.mappings()]
 
 
 def amount_of(payment: Payment) -> Money | None:
     """What the payment is about; None for a tombstone."""
-    return records.amount_of(payment)
+    return rows.amount_of(payment)
 
 
 async def attempts_of(session: AsyncSession, order_id: UUID) -> Sequence[Attempt]:
     """The cards tried for an order, oldest first."""
-    return await records.attempts_of(session, order_id)
+    return await rows.attempts_of(session, order_id)
 
 
 async def ledger_of(session: AsyncSession, order_id: UUID) -> Sequence[ledger.Posted]:
@@ -314,7 +315,7 @@ async def _act(
             raise
         await processor_keys.note_key_error(sessions, order_id, operation)
         intent = await _retrieve(processor, intent_id)
-    return await _believed(processor, intent, order_id, records.required_amount(payment), intent_id)
+    return await _believed(processor, intent, order_id, rows.required_amount(payment), intent_id)
 
 
 async def _believed(processor: Processor, answer: Intent, order_id: UUID, amount: Money, intent_id: str) -> Intent:
@@ -364,7 +365,7 @@ def _misconfigured(operation: str, refused: RequestRefused) -> ProcessorMisconfi
 
 
 def _captured(payment: Payment) -> Capture:
-    return Capture(status=PaymentStatus(payment.status), intent_id=payment.intent_id, amount=records.amount_of(payment))
+    return Capture(status=PaymentStatus(payment.status), intent_id=payment.intent_id, amount=rows.amount_of(payment))
 
 
 def _voiding(payment: Payment) -> Voiding:

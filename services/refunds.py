@@ -12,6 +12,7 @@ from models.payments import LedgerKind, Payment
 from models.types import Money, PaymentStatus
 from services import ledger, processor_keys
 from services import payment_records as records
+from services import payment_rows as rows
 from services.processor import GivenBack, Processor, ProcessorUnavailable, RequestRefused
 
 _GIVE_BACK = text(f"""
@@ -49,9 +50,9 @@ async def refund(sessions: Sessions, processor: Processor, *, order_id: UUID) ->
     if status in (PaymentStatus.AUTHORIZED, PaymentStatus.UNKNOWN):
         raise Unavailable("The money of this order has not been taken yet.")
     if status is not PaymentStatus.CAPTURED:
-        amount = records.amount_of(payment) if status is PaymentStatus.REFUNDED else None
+        amount = rows.amount_of(payment) if status is PaymentStatus.REFUNDED else None
         return Refund(status=status, intent_id=payment.intent_id, amount=amount)
-    amount = records.required_amount(payment)
+    amount = rows.required_amount(payment)
     given = await _give_back(sessions, processor, payment, key, amount)
     async with sessions() as session:
         await (await session.connection()).execute(_GIVE_BACK, {"order_id": order_id})

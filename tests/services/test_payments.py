@@ -11,6 +11,7 @@ from core.settings import Settings
 from models.errors import Conflict, InvalidRequest, Unavailable
 from models.types import Money, PaymentStatus
 from services import payment_records as records
+from services import payment_rows as rows
 from services import payments
 from services.payments import PaymentUnknown, ProcessorMismatch
 from services.processor import Processor, ProcessorMisconfigured
@@ -188,8 +189,8 @@ async def test_a_hold_that_waits_supersedes_the_card_tried_meanwhile(order: Purc
         await records.open_attempt(order.sessions, order.order_id, attempt, order.amount, GOOD)
     await records.begin_try(order.sessions, order.order_id, 1, f"pi_{order.order_id}")
     async with order.sessions.begin() as second:  # as `begin_try` does
-        await records.lock(second, order.order_id)
-        (await records.attempts_of(second, order.order_id))[1].tries += 1
+        await rows.lock(second, order.order_id)
+        (await rows.attempts_of(second, order.order_id))[1].tries += 1
         await second.flush()
         holding = asyncio.create_task(records.note_authorized(order.sessions, order.order_id, 1, "ch_1"))
         await somebody_waits_for(second, order.sessions)
