@@ -17,7 +17,7 @@ from cli.chaos_shoppers import Story, Tally
 from cli.chaos_verdict import Verdict
 from cli.stuck import print_stuck
 
-MOST_BREACHES = 10
+MOST_SHOWN = 10
 
 
 @dataclass
@@ -67,16 +67,21 @@ def print_run(out: Console, run: Run) -> None:
     heard = sum(one.last for one in run.listeners)
     reconnects = sum(one.reconnects for one in run.listeners)
     out.print(f"streams:  {heard} events, {reconnects} reconnects, {gaps} gaps")
-    for breach in verdict.breaches[:MOST_BREACHES]:
-        out.print(f"[red]breach[/] {escape(breach)}")
-    if len(verdict.breaches) > MOST_BREACHES:
-        out.print(f"[red]breach[/] and {len(verdict.breaches) - MOST_BREACHES} more; see --json")
+    _print_first(out, "breach", verdict.breaches)
+    _print_first(out, "open break", verdict.breaks)
     print_stuck(out, verdict.stuck)
     if verdict.holds:
         out.print(f"[green]Everything holds[/], {verdict.healed_seconds or 0:.1f} s after the last order and fault.")
         return
     out.print(f"Kept: {run.directory} (servers.log is there). To look into it:", soft_wrap=True)
     out.print(f"  MERCATO_DATA_DIR={run.directory} mercato up, and then mercato check", soft_wrap=True)
+
+
+def _print_first(out: Console, name: str, found: Sequence[str]) -> None:
+    for one in found[:MOST_SHOWN]:
+        out.print(f"[red]{name}[/] {escape(one)}")
+    if len(found) > MOST_SHOWN:
+        out.print(f"[red]{name}[/] and {len(found) - MOST_SHOWN} more; see --json")
 
 
 def as_json(run: Run) -> dict[str, Any]:

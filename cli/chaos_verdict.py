@@ -17,7 +17,7 @@ from cli.chaos_listeners import ChaosListener
 from cli.chaos_shoppers import ENDED, Story, Tally
 from cli.check import check_invariants
 from cli.platform import Platform
-from cli.stuck import open_orders, open_workflows, stuck_report
+from cli.stuck import open_breaks, open_orders, open_workflows, stuck_report
 from core.settings import Settings
 from models.errors import Unavailable
 
@@ -39,16 +39,18 @@ LAST_SEQ = """
 
 @dataclass
 class Verdict:
-    """`breaches` is what must never be; `stuck` what did not come to an end by itself."""
+    """`breaches` is what must never be; `stuck` what did not come to an end by itself; `breaks` what reconciliation
+    has found and could not mend."""
 
     breaches: list[str] = field(default_factory=list)
     stuck: list[dict[str, Any]] = field(default_factory=list)
+    breaks: list[str] = field(default_factory=list)
     endings: dict[str, int] = field(default_factory=dict)
     healed_seconds: float | None = None  # after the last fault; None: not in time
 
     @property
     def holds(self) -> bool:
-        return not self.breaches and not self.stuck
+        return not (self.breaches or self.stuck or self.breaks)
 
 
 async def until_ready(platform: Platform, http: httpx.AsyncClient) -> list[str]:
@@ -86,6 +88,7 @@ async def judge(
         verdict.healed_seconds = time.monotonic() - begun
     told("reconciling")
     await _reconciled(settings)
+    verdict.breaks = await open_breaks(settings.database_url)
     told("checking the invariants")
     report = await check_invariants(settings)
     verdict.breaches += [f"{breach.invariant} {breach.subject}: {breach.detail}" for breach in report.breaches]
@@ -142,7 +145,7 @@ async def _until_ended(settings: Settings, told: Callable[[str], None]) -> list[
 
 
 async def _reconciled(settings: Settings) -> None:
-    """Let reconciliation give back what the processor charged beside us. What it leaves open breaks an invariant."""
+    """Let reconciliation give back what the processor charged beside us."""
     give_up_at = time.monotonic() + RECONCILING_SECONDS
     while time.monotonic() < give_up_at:
         with suppress(Unavailable, RPCError, WorkflowFailureError):

@@ -28,6 +28,10 @@ OPEN = """
                OR (status = 'confirmed' AND payment_status = 'captured' AND cancel_requested IS NULL))
     ORDER BY updated_at
 """
+BREAKS = """
+    SELECT kind || ' ' || subject || ': ' || coalesce(detail ->> 'says', '') FROM orders.breaks
+    WHERE state = 'open' ORDER BY id
+"""
 RUNNING = "ExecutionStatus = 'Running' AND WorkflowType IN ('CheckoutWorkflow', 'FulfilmentWorkflow')"
 
 
@@ -39,6 +43,18 @@ async def open_orders(database_url: str, also: Sequence[str] = ()) -> list[async
     connection = await asyncpg.connect(database_url, timeout=5)
     try:
         return list(await connection.fetch(OPEN, list(also)))
+    finally:
+        await connection.close()
+
+
+async def open_breaks(database_url: str) -> list[str]:
+    """A sentence for each break that reconciliation has found, and neither it nor a person has closed.
+
+    Raises what asyncpg raises.
+    """
+    connection = await asyncpg.connect(database_url, timeout=5)
+    try:
+        return [row[0] for row in await connection.fetch(BREAKS)]
     finally:
         await connection.close()
 

@@ -1,6 +1,7 @@
 """Breaks made on purpose: each is found, is a row with its events, counts in the metrics, and is mended or resolved."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import uuid4
@@ -10,6 +11,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from cli.stuck import open_breaks
 from models.messages import ReconcileInput, ReconcileResult
 from tests.chaos.conftest import SOON
 from tests.e2e.shop import PRICE, Shop
@@ -138,6 +140,8 @@ async def test_a_wrong_amount_is_believed_by_nobody_and_resolved_by_a_person(sho
     await reconcile(shop)
     (found,) = await rows(shop, "amount_mismatch", order=order_id)
     assert found["state"] == "open"
+    said = f"amount_mismatch {found['subject']}: {json.loads(found['detail'])['says']}"
+    assert said in await open_breaks(shop.platform.owner_url)
     page = (await shop.support.get("/api/orders/breaks", state="open", kind="amount_mismatch")).json()
     assert order_id in [item["orderId"] for item in page["items"]]
     problem(await shopper.get("/api/orders/breaks"), 403, "forbidden")
@@ -149,6 +153,7 @@ async def test_a_wrong_amount_is_believed_by_nobody_and_resolved_by_a_person(sho
     problem(await shop.support.post(path, {"reason": "another"}), 409, "break_closed")
     await reconcile(shop)
     assert [row["state"] for row in await rows(shop, "amount_mismatch", order=order_id)] == ["resolved"]
+    assert said not in await open_breaks(shop.platform.owner_url)
     assert await told(shop, found["id"]) == ["break.opened", "break.resolved"]
     await shop.no_faults()
     await shopper.until(order_id, status="confirmed", paymentStatus="captured", needsAttention=False)

@@ -1,6 +1,7 @@
 """`mercato chaos`: its plan is a function of the seed, it tells right from wrong, and known seeds hold."""
 
 import asyncio
+import io
 import json
 import shutil
 import signal
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cli.chaos_plan import PRODUCTS, Wish, make_plan
+from cli.chaos_report import Run, as_json, print_run
 from cli.chaos_shoppers import Story
-from cli.chaos_verdict import lies
+from cli.chaos_verdict import Verdict, lies
 from tests.chaos.seeds import LONG, SHORT, Seed
 from tests.cli.command import mercato
 from tests.stack import inherited_environment
@@ -74,6 +77,19 @@ def test_a_lie_to_a_client_is_told(story: Story, status: str, said: str) -> None
 
 def test_more_orders_than_wishes_are_told() -> None:
     assert "2 orders were written for 1 wishes" in lies([a_story()], {"a": "confirmed", "c": "confirmed"})
+
+
+@pytest.mark.parametrize("wrong", ["breaches", "breaks"])
+def test_what_is_wrong_at_the_end_is_told_and_fails_the_run(wrong: str, tmp_path: Path) -> None:
+    found = [f"thing {number} [of many]" for number in range(12)]
+    run = Run(make_plan(7, 0.1, 1), tmp_path, verdict=Verdict(**{wrong: found}))
+    said = io.StringIO()
+    print_run(Console(file=said, width=1000), run)
+    name = {"breaches": "breach", "breaks": "open break"}[wrong]
+    assert f"{name} thing 9 [of many]" in said.getvalue()
+    assert f"{name} and 2 more" in said.getvalue()
+    assert "Everything holds" not in said.getvalue()
+    assert not as_json(run)["holds"]
 
 
 @pytest.mark.parametrize(
