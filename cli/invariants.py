@@ -193,6 +193,7 @@ LEDGER = Invariant(
                               coalesce(p.status, 'nothing'))
     FROM unaccepted s LEFT JOIN payments.payments p ON p.order_id = s.id
     WHERE s.settled AND CASE WHEN s.ended THEN p.status IN ('authorized', 'captured', 'unknown')
+                                               OR s.payment_status IN ('authorized', 'captured', 'unknown')
                              ELSE p.status IS DISTINCT FROM 'captured' END
     """,
 )

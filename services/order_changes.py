@@ -37,7 +37,12 @@ _CHANGE = """
         SELECT * FROM orders.orders WHERE id = :order_id FOR NO KEY UPDATE
     ), due AS MATERIALIZED (
         SELECT changed.*, {key} AS event_key
-        FROM found, jsonb_populate_record(CAST(ROW(found.*) AS orders.orders), CAST(:changes AS jsonb)) AS changed
+        FROM found, jsonb_populate_record(
+            CAST(ROW(found.*) AS orders.orders),
+            CAST(:changes AS jsonb) || jsonb_strip_nulls(
+                jsonb_build_object('payment_status', CAST(:payment AS jsonb) ->> found.payment_status)
+            )
+        ) AS changed
         WHERE {due}
     ), entry AS MATERIALIZED (
         SELECT customer_id, id AS order_id, event_key, CAST(:type AS text) AS type,
@@ -92,6 +97,7 @@ async def move(
     allowed: Collection[OrderStatus],
     late_after: Collection[PaymentStatus] = (),
     changes: Mapping[str, Any] | None = None,
+    payment: Mapping[PaymentStatus, PaymentStatus] | None = None,
     key: str = "",
     data: Mapping[str, Any] | None = None,
     actor: str = "",
@@ -99,9 +105,10 @@ async def move(
 ) -> Order:
     """Change columns of an order that is in an `allowed` status, and tell `event`; once for each `key`.
 
-    A change that comes late (the order has moved on, or its payment is in `late_after`) or twice leaves everything as
-    it is. With an `actor` a change is audited under the order's new status. Returns the row as it stands. The session
-    must commit each statement by itself.
+    `payment` changes the payment's status by what it is; one that is not in it stays. A change that comes late (the
+    order has moved on, or its payment is in `late_after`) or twice leaves everything as it is. With an `actor` a change
+    is audited under the order's new status. Returns the row as it stands. The session must commit each statement by
+    itself.
 
     Raises:
         NotFound: there is no such order.
@@ -110,6 +117,7 @@ async def move(
         "key": key or event.value,
         "allowed": [status.value for status in allowed],
         "late_after": [status.value for status in late_after],
+        "payment": json.dumps(payment or {}),
         "actor": actor,
         "reason": reason,
     }
@@ -138,6 +146,7 @@ async def attend(
         "key": f"{event.value}:{told}",
         "ended": [status.value for status in ENDED],
         "only": only,
+        "payment": "{}",
         "actor": "",
         "reason": "",
     }

@@ -18,6 +18,9 @@ from services.order_changes import COLUMNS, attend, columns_of, move
 SERVICE = Service.ORDERS
 OPEN = (OrderStatus.PENDING, OrderStatus.ACTION_REQUIRED)
 
+# What the processor says of a card changes nothing once another one holds the money, or all has been given back.
+ANSWERED = (PaymentStatus.AUTHORIZED, PaymentStatus.VOIDED)
+
 ENDINGS = {
     OrderStatus.REJECTED: EventType.ORDER_REJECTED,
     OrderStatus.EXPIRED: EventType.ORDER_EXPIRED,
@@ -160,6 +163,7 @@ async def record_authorized(session: AsyncSession, order_id: UUID, amount: Money
         order_id,
         EventType.PAYMENT_AUTHORIZED,
         allowed=OPEN,
+        late_after=(PaymentStatus.VOIDED,),
         changes={"payment_status": PaymentStatus.AUTHORIZED, "status": OrderStatus.PENDING, "action_required": None},
         data={"amount": amount.model_dump()},
     )
@@ -180,7 +184,7 @@ async def record_declined(
         EventType.PAYMENT_DECLINED,
         key=f"payment.declined:{attempt}",
         allowed=OPEN,
-        late_after=(PaymentStatus.AUTHORIZED,),
+        late_after=ANSWERED,
         changes={
             "payment_status": PaymentStatus.DECLINED,
             "status": OrderStatus.ACTION_REQUIRED,
@@ -206,7 +210,7 @@ async def record_action_required(
         EventType.PAYMENT_ACTION_REQUIRED,
         key=f"payment.action_required:{attempt}",
         allowed=OPEN,
-        late_after=(PaymentStatus.AUTHORIZED,),
+        late_after=ANSWERED,
         changes={
             "payment_status": PaymentStatus.NONE,
             "status": OrderStatus.ACTION_REQUIRED,
@@ -224,7 +228,7 @@ async def record_payment_unknown(session: AsyncSession, order_id: UUID, attempt:
         EventType.PAYMENT_UNKNOWN,
         key=f"payment.unknown:{attempt}",
         allowed=OPEN,
-        late_after=(PaymentStatus.AUTHORIZED,),
+        late_after=ANSWERED,
         changes={"payment_status": PaymentStatus.UNKNOWN, "status": OrderStatus.PENDING, "action_required": None},
         data={"attempt": attempt},
     )
@@ -281,7 +285,11 @@ async def end(
     actor: str = "",
     reason: str = "",
 ) -> Order:
-    """Reject, expire or cancel an open order; an order that was sold or has ended stays as it is."""
+    """Reject, expire or cancel an open order; an order that was sold or has ended stays as it is.
+
+    Nothing is held for it by now. A doubt about its payment ends with it: it was about a card that was never tried, or
+    it, and a hold too, was told late.
+    """
     data = {"code": refusal.code, "detail": refusal.detail} if refusal else {"reason": reason} if reason else None
     return await move(
         session,
@@ -295,6 +303,10 @@ async def end(
             "cancel_reason": reason or None,
             "needs_attention": False,
             "attention": None,
+        },
+        payment={
+            PaymentStatus.UNKNOWN: PaymentStatus.VOIDED,
+            PaymentStatus.AUTHORIZED: PaymentStatus.VOIDED,
         },
         data=data,
         actor=actor,

@@ -314,8 +314,8 @@ class CheckoutWorkflow(Repairable):
     async def _void(self) -> None:
         nothing = Voiding(status=PaymentStatus.NONE)
         voiding = await self._steps.run("void", PaymentActivities.void, self._ref, by_hand=nothing)
-        if voiding.status is PaymentStatus.VOIDED:
-            self._payment = voiding.status
+        if voiding.status is PaymentStatus.VOIDED or self._payment in (PaymentStatus.AUTHORIZED, PaymentStatus.UNKNOWN):
+            self._payment = PaymentStatus.VOIDED
 
     async def _release(self) -> None:
         """After a lost run it comes first: the reservation knows whether that run had sold. Then nothing is undone."""

@@ -142,6 +142,8 @@ async def test_a_sold_order_that_is_damaged_is_found(books: Books, invariant: st
 
 
 CANCELLED = [
+    ("I5", "UPDATE orders.orders SET payment_status = 'unknown'"),
+    ("I5", "UPDATE orders.orders SET payment_status = 'authorized'"),
     ("I7", "UPDATE carts.claims SET state = 'active', ended_at = NULL"),
     ("I7", "UPDATE carts.claims SET state = 'consumed'"),
     ("I8", "UPDATE catalog.reservations SET state = 'active', ended_at = NULL"),

@@ -115,5 +115,19 @@ async def test_an_order_is_cancelled_though_the_processor_is_down(shop: Shop) ->
     assert await shop.stock(product) == (10, 0)
 
 
+async def test_an_ended_order_leaves_no_doubt_about_its_money(shop: Shop) -> None:
+    """No card was tried when the doubt arose, so that there is nothing to void: the doubt ends with the order."""
+    product, shopper = await shop.product(), await shop.shopper()
+    await shop.fault(mode="wrong_amount", operations=["create", "retrieve"])
+    order_id = await _placed(shop, shopper, product)
+    await shopper.until(order_id, paymentStatus="unknown")
+    cancelled = await shopper.cancel(order_id, wait=0)
+    assert cancelled.status_code in (200, 202), cancelled.text
+    await shop.no_faults()
+    await shopper.until(order_id, status="cancelled", paymentStatus="voided")
+    await shop.nothing_charged(order_id)
+    assert await shop.stock(product) == (10, 0)
+
+
 async def test_afterwards_every_invariant_holds(shop: Shop) -> None:
     await shop.checked()

@@ -22,7 +22,7 @@ VOID, PAY = "tests/services/test_capture_and_void.py", "tests/services/test_paym
 REFUNDS, CHALLENGES = "tests/services/test_refunds.py", "tests/services/test_challenges.py"
 CHECKOUT, LOST = "tests/workflows/test_checkout.py", "tests/workflows/test_lost_runs.py"
 FULFILMENT, HOOKS = "tests/workflows/test_fulfilment.py", "tests/e2e/test_webhooks.py"
-RECONCILE = "tests/activities/test_reconciliation.py"
+ORDERS, RECONCILE = "tests/services/test_orders.py", "tests/activities/test_reconciliation.py"
 
 MUTANTS = (
     Mutant(
@@ -191,7 +191,7 @@ MUTANTS = (
         "services/order_changes.py",
         '        AND NOT {_TOLD}""",',
         '""",',
-        ("tests/services/test_orders.py",),
+        (ORDERS,),
     ),
     Mutant(
         "a claim is made of the lines of the version that was seen",
@@ -220,5 +220,26 @@ MUTANTS = (
         "        await records.note_captured(self.payments, order_id, intent.latest_charge)\n",
         "",
         (BOOKS,),
+    ),
+    Mutant(
+        "an answer that a key brings again and again is held against the intent itself",
+        "services/payments.py",
+        "        answer = await _retrieve(processor, intent_id)\n",
+        "",
+        (PAY, VOID),
+    ),
+    Mutant(
+        "an order ends without a doubt about its payment",
+        "services/orders.py",
+        "            PaymentStatus.UNKNOWN: PaymentStatus.VOIDED,\n",
+        "",
+        (ORDERS,),
+    ),
+    Mutant(
+        "what is said of a card after the void changes nothing",
+        "services/orders.py",
+        "ANSWERED = (PaymentStatus.AUTHORIZED, PaymentStatus.VOIDED)",
+        "ANSWERED = (PaymentStatus.AUTHORIZED,)",
+        (ORDERS,),
     ),
 )

@@ -111,6 +111,42 @@ async def test_nothing_follows_an_end(case: Case, ending: OrderStatus) -> None:
     assert (order.status, order.needs_attention, order.attention) == (ending, False, None)
 
 
+@pytest.mark.parametrize(
+    ("fact", "arguments", "payment"),
+    [
+        (orders.record_payment_unknown, (1,), PaymentStatus.VOIDED),
+        (orders.record_authorized, (PRICE,), PaymentStatus.VOIDED),
+        (orders.record_declined, (1, "insufficient_funds", None), PaymentStatus.DECLINED),
+        (orders.record_reserved, (datetime.now(UTC),), PaymentStatus.NONE),
+    ],
+)
+async def test_an_end_leaves_no_doubt_and_no_hold(
+    case: Case, fact: Any, arguments: tuple[Any, ...], payment: PaymentStatus
+) -> None:
+    await case.run(fact, *arguments)
+    await case.run(orders.end, OrderStatus.EXPIRED)
+    assert await case.state() == (OrderStatus.EXPIRED, payment)
+    statement = (
+        "SELECT data ->> 'paymentStatus' FROM orders.customer_event WHERE order_id = :order_id ORDER BY seq DESC"
+    )
+    assert (await case.rows(statement))[0] == payment
+
+
+async def test_what_is_said_of_a_card_after_the_void_comes_late(case: Case) -> None:
+    await case.run(orders.record_authorized, PRICE)
+    await case.run(orders.record_voided)
+    told = await case.told()
+    for work, arguments in (
+        (orders.record_payment_unknown, (1,)),
+        (orders.record_declined, (1, "insufficient_funds", None)),
+        (orders.record_action_required, (1, "http://bank.test", None)),
+        (orders.record_authorized, (PRICE,)),
+    ):
+        await case.run(work, *arguments)
+    assert await case.state() == (OrderStatus.PENDING, PaymentStatus.VOIDED)
+    assert await case.told() == told
+
+
 async def test_everything_told_at_once_leaves_no_hole_and_hides_no_hold(case: Case) -> None:
     facts = [
         (orders.record_payment_unknown, (1,)),
