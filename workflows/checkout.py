@@ -57,6 +57,7 @@ class CheckoutWorkflow(Repairable):
         self._undo: list[Callable[[], Awaitable[None]]] = []
         self._ending = NotSold(OrderStatus.CANCELLED)
         self._rolls_back = False
+        self._given_back = False  # what a lost run sold, by the cancel of a sold order
         self._cancel: NotSold | None = None
         self._method = checkout.payment_method_id
         self._card: UsePaymentMethod | None = None
@@ -297,7 +298,7 @@ class CheckoutWorkflow(Repairable):
         self._rolls_back = True
         for undo in self._undo_in_order():
             await undo()
-            if self._past_return:
+            if self._past_return or self._given_back:
                 self._rolls_back = False
                 return
 
@@ -321,7 +322,10 @@ class CheckoutWorkflow(Repairable):
         """After a lost run it comes first: the reservation knows whether that run had sold. Then nothing is undone."""
         released = ReservationState.RELEASED
         state = await self._steps.run("release", InventoryActivities.release, self._ref, by_hand=released)
-        if state is ReservationState.COMMITTED:
+        if state is ReservationState.RESTOCKED and workflow.patched("sold-and-cancelled"):
+            self._given_back = True
+            self._ending = NotSold(OrderStatus.CANCELLED, reason="it was sold, and cancelled after that")
+        if state is ReservationState.COMMITTED or self._given_back:
             look = self._preparation(look_only=True)
             self._learn(await self._steps.run("prepare", OrderActivities.prepare, look))
 

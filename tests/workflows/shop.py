@@ -53,6 +53,7 @@ class FakeShop:
         self.refusal: Refusal | None = None
         self.present = OrderStatus.PENDING
         self.committed = False
+        self.restocked = False  # sold, and cancelled after that
         self.begun = False  # an earlier run wrote the order's lines, and may have come further
         self.needs_attention = False
         self.released_meanwhile = False
@@ -118,6 +119,8 @@ class FakeShop:
     @activity.defn
     async def release(self, request: OrderRef) -> ReservationState:
         await self._called("release")
+        if self.restocked:
+            return ReservationState.RESTOCKED
         if self.committed:
             return ReservationState.COMMITTED
         self.held = False

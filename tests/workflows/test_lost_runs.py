@@ -137,3 +137,29 @@ async def test_an_order_sold_by_a_card_that_was_forgotten_goes_forward_when_it_i
     result = await handle.result()
     assert (result.status, result.payment_status) == (OrderStatus.CONFIRMED, PaymentStatus.CAPTURED)
     assert "void" not in shop.calls
+
+
+async def test_an_order_sold_by_a_card_that_was_forgotten_and_then_cancelled_is_left_as_it_is(start: Any) -> None:
+    """The worker that was brought the card sold the order and died; the shopper cancelled it before the deadline."""
+    shop = FakeShop()
+    shop.declined_cards = {"pm_bad"}
+    handle = await start(shop, checkout_input(payment_method_id="pm_bad"))
+    await handle.execute_update(CheckoutWorkflow.placed)
+    shop.present, shop.restocked = OrderStatus.CANCELLED, True
+    assert (await handle.result()).status is OrderStatus.CANCELLED
+    assert not {"void", "close", "mark_attention"} & set(shop.calls)
+
+
+@pytest.mark.parametrize("present", [OrderStatus.CONFIRMED, OrderStatus.CANCELLED])
+async def test_a_rerun_of_what_was_sold_and_is_cancelled_undoes_nothing(start: Any, present: OrderStatus) -> None:
+    """Its worker sold the order and died; before another one took over, the shopper had cancelled it."""
+    shop = shop_of_a_lost_run()
+    shop.released_meanwhile = shop.restocked = True
+
+    async def learn() -> None:
+        shop.present = present
+
+    shop.on_call["release"] = learn
+    handle = await start(shop, checkout_input())
+    assert (await handle.result()).status is present
+    assert not {"void", "close", "mark_attention"} & set(shop.calls)
