@@ -104,7 +104,7 @@ def activities_of(resources: Resources) -> list[Any]:
     inventory = InventoryActivities(sessions[Service.CATALOG], recorder)
     payments = PaymentActivities(sessions[Service.PAYMENTS], resources.processor, recorder)
     carts = CartActivities(sessions[Service.CARTS])
-    notifications = NotificationActivities(sessions[Service.NOTIFICATIONS])
+    notifications = NotificationActivities(sessions[Service.NOTIFICATIONS], sessions[Service.ORDERS])
     book = BreakBook(recorder)
     reconciliation = ReconciliationActivities(
         orders=sessions[Service.ORDERS],
