@@ -313,7 +313,7 @@ def _refusal_of(order: Order) -> MercatoError | None:
     """The problem that this state is to whoever wanted to buy; None while it may still be, or is, sold."""
     status = OrderStatus(order.status)
     if status is OrderStatus.ACTION_REQUIRED and order.payment_status == PaymentStatus.DECLINED:
-        action = order.action_required or {}
+        action = {name: value for name, value in (order.action_required or {}).items() if name != "attempt"}
         return PaymentRequired(
             "the card was declined; send another one", declineCode=action.get("reason"), actionRequired=action
         )

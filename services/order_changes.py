@@ -75,10 +75,15 @@ def _statement(key: str, due: str) -> TextualSelect:
 
 _TOLD = "EXISTS (SELECT FROM orders.customer_event e WHERE e.order_id = found.id AND e.event_key = :key)"
 
+# What the row says of the shopper's cards: the attempt that it waits on, and whether that one was declined.
+_CARD = """(coalesce(CAST(found.action_required ->> 'attempt' AS integer), 0),
+            coalesce(found.action_required ->> 'type' = 'payment_method', false))"""
+
 _MOVE = _statement(
     "CAST(:key AS text)",
     f"""found.status = ANY (CAST(:allowed AS text[])) AND found.payment_status <> ALL (CAST(:late_after AS text[]))
-        AND NOT {_TOLD}""",
+        AND (CAST(:attempt AS integer) IS NULL
+             OR {_CARD} <= (CAST(:attempt AS integer), CAST(:declined AS boolean))) AND NOT {_TOLD}""",
 )
 
 # The state is the guard against repeats here; the key must differ each time that attention comes and goes.
@@ -96,6 +101,7 @@ async def move(
     *,
     allowed: Collection[OrderStatus],
     late_after: Collection[PaymentStatus] = (),
+    late_beyond: tuple[int, bool] | None = None,
     changes: Mapping[str, Any] | None = None,
     payment: Mapping[PaymentStatus, PaymentStatus] | None = None,
     key: str = "",
@@ -105,9 +111,10 @@ async def move(
 ) -> Order:
     """Change columns of an order that is in an `allowed` status, and tell `event`; once for each `key`.
 
-    `payment` changes the payment's status by what it is; one that is not in it stays. A change that comes late (the
-    order has moved on, or its payment is in `late_after`) or twice leaves everything as it is. With an `actor` a change
-    is audited under the order's new status. Returns the row as it stands. The session must commit each statement by
+    `payment` changes the payment's status by what it is; one that is not in it stays. With an `actor` a change is
+    audited under the order's new status. A change that comes late or twice leaves everything as it is. Late is one
+    whose order has moved on, whose payment is in `late_after`, or whose row says more of the cards than `late_beyond`:
+    an attempt, and whether it was declined. Returns the row as it stands. The session must commit each statement by
     itself.
 
     Raises:
@@ -117,6 +124,8 @@ async def move(
         "key": key or event.value,
         "allowed": [status.value for status in allowed],
         "late_after": [status.value for status in late_after],
+        "attempt": late_beyond and late_beyond[0],
+        "declined": late_beyond and late_beyond[1],
         "payment": json.dumps(payment or {}),
         "actor": actor,
         "reason": reason,

@@ -21,6 +21,9 @@ OPEN = (OrderStatus.PENDING, OrderStatus.ACTION_REQUIRED)
 # What the processor says of a card changes nothing once another one holds the money, or all has been given back.
 ANSWERED = (PaymentStatus.AUTHORIZED, PaymentStatus.VOIDED)
 
+# What a payment that the row says is held, or in doubt, turns out to be when the order ends.
+NOTHING_HELD = {PaymentStatus.UNKNOWN: PaymentStatus.VOIDED, PaymentStatus.AUTHORIZED: PaymentStatus.VOIDED}
+
 ENDINGS = {
     OrderStatus.REJECTED: EventType.ORDER_REJECTED,
     OrderStatus.EXPIRED: EventType.ORDER_EXPIRED,
@@ -185,10 +188,11 @@ async def record_declined(
         key=f"payment.declined:{attempt}",
         allowed=OPEN,
         late_after=ANSWERED,
+        late_beyond=(attempt, True),
         changes={
             "payment_status": PaymentStatus.DECLINED,
             "status": OrderStatus.ACTION_REQUIRED,
-            "action_required": action,
+            "action_required": {**action, "attempt": attempt},
         },
         data={"declineCode": code, "attempt": attempt, "actionRequired": action},
     )
@@ -211,17 +215,22 @@ async def record_action_required(
         key=f"payment.action_required:{attempt}",
         allowed=OPEN,
         late_after=ANSWERED,
+        late_beyond=(attempt, False),
         changes={
             "payment_status": PaymentStatus.NONE,
             "status": OrderStatus.ACTION_REQUIRED,
-            "action_required": action,
+            "action_required": {**action, "attempt": attempt},
         },
         data={"attempt": attempt, "actionRequired": action},
     )
 
 
 async def record_payment_unknown(session: AsyncSession, order_id: UUID, attempt: int) -> Order:
-    """The processor did not say what happened. Never a decline: it is asked until it says."""
+    """The processor did not say what happened. Never a decline: it is asked until it says.
+
+    It is no news where the row says more of this card already. While the shopper is with the card's bank, what is not
+    known is what the shopper has done there.
+    """
     return await move(
         session,
         order_id,
@@ -229,6 +238,7 @@ async def record_payment_unknown(session: AsyncSession, order_id: UUID, attempt:
         key=f"payment.unknown:{attempt}",
         allowed=OPEN,
         late_after=ANSWERED,
+        late_beyond=(attempt - 1, True),
         changes={"payment_status": PaymentStatus.UNKNOWN, "status": OrderStatus.PENDING, "action_required": None},
         data={"attempt": attempt},
     )
@@ -252,6 +262,7 @@ async def record_captured(session: AsyncSession, order_id: UUID, amount: Money) 
         order_id,
         EventType.PAYMENT_CAPTURED,
         allowed=(OrderStatus.CONFIRMED,),
+        late_after=(PaymentStatus.REFUNDED,),
         changes={"payment_status": PaymentStatus.CAPTURED},
         data={"amount": amount.model_dump()},
     )
@@ -304,10 +315,7 @@ async def end(
             "needs_attention": False,
             "attention": None,
         },
-        payment={
-            PaymentStatus.UNKNOWN: PaymentStatus.VOIDED,
-            PaymentStatus.AUTHORIZED: PaymentStatus.VOIDED,
-        },
+        payment=NOTHING_HELD,
         data=data,
         actor=actor,
         reason=reason,
@@ -332,7 +340,10 @@ async def request_cancel(session: AsyncSession, order_id: UUID, actor: str, reas
 
 
 async def cancel_sold(session: AsyncSession, order_id: UUID, reason: str) -> Order:
-    """The end of a sold order whose money and stock are given back, and whose cancel was requested."""
+    """The end of a sold order whose money and stock are given back, and whose cancel was requested.
+
+    What was only held has lapsed by now: else it would have been taken, and refunded.
+    """
     return await move(
         session,
         order_id,
@@ -344,6 +355,7 @@ async def cancel_sold(session: AsyncSession, order_id: UUID, reason: str) -> Ord
             "needs_attention": False,
             "attention": None,
         },
+        payment=NOTHING_HELD,
         data={"reason": reason},
     )
 

@@ -6,6 +6,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from models.errors import Conflict
 from models.messages import Authorization
 from models.payments import NOW, Attempt, AttemptState, LedgerKind, Payment
 from models.types import Money, PaymentStatus
@@ -32,12 +33,17 @@ async def attempts_of(session: AsyncSession, order_id: UUID) -> list[Attempt]:
 
 
 async def next_number(session: AsyncSession, order_id: UUID, request_key: str, payment_method_id: str) -> int:
-    """The attempt's number for a payment request; 1 is the order's first, which needs no row of its own."""
-    await lock(session, order_id)
+    """The attempt's number for a payment request; 1 is the order's first, which needs no row of its own.
+
+    Raises Conflict `payment_voided`: a new card comes too late.
+    """
+    payment = await lock(session, order_id)
     attempts = await attempts_of(session, order_id)
     for row in attempts:
         if row.request_key == request_key:
             return row.attempt
+    if payment.void_requested_at is not None:
+        raise Conflict("This payment has been voided.", code="payment_voided")
     number = max([1, *(row.attempt for row in attempts)]) + 1
     await insert_attempt(session, order_id, number, request_key, payment_method_id)
     return number

@@ -154,7 +154,10 @@ async def void(sessions: Sessions, processor: Processor, *, order_id: UUID) -> V
 
 async def next_attempt(session: AsyncSession, order_id: UUID, request_key: str, payment_method_id: str) -> int:
     """The attempt's number for a payment request; the same request key gives the same number. Never 1: that is the
-    attempt that came with the order."""
+    attempt that came with the order.
+
+    Raises Conflict `payment_voided`: a new card comes too late.
+    """
     return await rows.next_number(session, order_id, request_key, payment_method_id)
 
 

@@ -23,6 +23,7 @@ REFUNDS, CHALLENGES = "tests/services/test_refunds.py", "tests/services/test_cha
 CHECKOUT, LOST = "tests/workflows/test_checkout.py", "tests/workflows/test_lost_runs.py"
 FULFILMENT, HOOKS = "tests/workflows/test_fulfilment.py", "tests/e2e/test_webhooks.py"
 ORDERS, RECONCILE = "tests/services/test_orders.py", "tests/activities/test_reconciliation.py"
+NOTIFY = "tests/activities/test_notifications.py"
 
 MUTANTS = (
     Mutant(
@@ -189,7 +190,7 @@ MUTANTS = (
     Mutant(
         "an event is told once for each key",
         "services/order_changes.py",
-        '        AND NOT {_TOLD}""",',
+        ' AND NOT {_TOLD}""",',
         '""",',
         (ORDERS,),
     ),
@@ -231,8 +232,8 @@ MUTANTS = (
     Mutant(
         "an order ends without a doubt about its payment",
         "services/orders.py",
-        "            PaymentStatus.UNKNOWN: PaymentStatus.VOIDED,\n",
-        "",
+        "NOTHING_HELD = {PaymentStatus.UNKNOWN: PaymentStatus.VOIDED, ",
+        "NOTHING_HELD = {",
         (ORDERS,),
     ),
     Mutant(
@@ -241,5 +242,33 @@ MUTANTS = (
         "ANSWERED = (PaymentStatus.AUTHORIZED, PaymentStatus.VOIDED)",
         "ANSWERED = (PaymentStatus.AUTHORIZED,)",
         (ORDERS,),
+    ),
+    Mutant(
+        "a doubt told late does not hide what the shopper has to do",
+        "services/orders.py",
+        "        late_beyond=(attempt - 1, True),\n",
+        "",
+        (ORDERS,),
+    ),
+    Mutant(
+        "a capture told late does not hide the refund",
+        "services/orders.py",
+        "        late_after=(PaymentStatus.REFUNDED,),\n",
+        "",
+        (ORDERS,),
+    ),
+    Mutant(
+        "what a lost run sold, and its cancel gave back, is not undone again",
+        "workflows/checkout.py",
+        "if self._past_return or self._given_back:",
+        "if self._past_return:",
+        (LOST,),
+    ),
+    Mutant(
+        "nobody is told late that an order is confirmed which is being cancelled",
+        "activities/notifications.py",
+        "if _was_held_up() and await self._is_cancelled(request.order_id):",
+        "if False:",
+        (NOTIFY,),
     ),
 )

@@ -147,6 +147,38 @@ async def test_what_is_said_of_a_card_after_the_void_comes_late(case: Case) -> N
     assert await case.told() == told
 
 
+async def test_a_doubt_told_late_does_not_hide_that_the_shopper_has_to_act(case: Case) -> None:
+    """Nobody could send another card, or find the bank's page, while the row said that the payment was in doubt."""
+    await case.run(orders.record_declined, 1, "insufficient_funds", None)
+    await case.run(orders.record_payment_unknown, 1)
+    await case.run(orders.record_action_required, 1, "http://bank.test/1", None)
+    assert await case.state() == (OrderStatus.ACTION_REQUIRED, PaymentStatus.DECLINED)
+    await case.run(orders.record_action_required, 2, "http://bank.test/2", None)
+    await case.run(orders.record_payment_unknown, 2)
+    await case.run(orders.record_declined, 1, "card_declined", None)
+    order = await case.run(orders.get)
+    assert order.action_required["url"] == "http://bank.test/2"
+    assert await case.told() == ["order.placed", "payment.declined", "payment.action_required"]
+    await case.run(orders.record_payment_unknown, 3)
+    assert await case.state() == (OrderStatus.PENDING, PaymentStatus.UNKNOWN)
+
+
+async def test_a_capture_told_late_does_not_hide_the_refund(case: Case) -> None:
+    await case.run(orders.record_authorized, PRICE)
+    await case.run(orders.confirm)
+    await case.run(orders.record_refunded, PRICE)
+    await case.run(orders.record_captured, PRICE)
+    await case.run(orders.cancel_sold, "the customer rang")
+    assert await case.state() == (OrderStatus.CANCELLED, PaymentStatus.REFUNDED)
+
+
+async def test_a_hold_that_lapsed_is_not_held_when_the_sale_is_cancelled(case: Case) -> None:
+    await case.run(orders.record_authorized, PRICE)
+    await case.run(orders.confirm)
+    await case.run(orders.cancel_sold, "the customer rang")
+    assert await case.state() == (OrderStatus.CANCELLED, PaymentStatus.VOIDED)
+
+
 async def test_everything_told_at_once_leaves_no_hole_and_hides_no_hold(case: Case) -> None:
     facts = [
         (orders.record_payment_unknown, (1,)),

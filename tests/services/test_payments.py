@@ -277,3 +277,17 @@ async def test_a_payment_request_keeps_its_number(order: Purchase, payment_sessi
     assert (await asyncio.gather(*(number("third") for _ in range(5)))) == [4] * 5
     held = await order.authorize(GOOD, attempt=2)
     assert (held.status, held.attempt) == (AUTHORIZED, 2)
+
+
+async def test_a_card_that_comes_after_the_void_has_no_number(order: Purchase, payment_sessions: Sessions) -> None:
+    """It would be an attempt that nobody ever answers."""
+    await order.authorize(BAD)
+    async with payment_sessions.begin() as session:
+        await payments.next_attempt(session, order.order_id, "first", GOOD)
+    await order.void()
+    with pytest.raises(Conflict) as refused:
+        async with payment_sessions.begin() as session:
+            await payments.next_attempt(session, order.order_id, "second", GOOD)
+    assert refused.value.code == "payment_voided"
+    async with payment_sessions.begin() as session:
+        assert await payments.next_attempt(session, order.order_id, "first", GOOD) == 2
