@@ -10,6 +10,7 @@ from models.errors import Conflict
 from models.messages import Authorization, AuthorizePayment, Capture, OrderRef, Refund, Voiding
 from models.types import OrderStatus, PaymentStatus
 from services import orders, payments, refunds
+from services.intents import PaymentUnknown
 from services.processor import Processor
 
 FIRST_REQUEST = "place"
@@ -40,7 +41,7 @@ class PaymentActivities:
                 amount=request.amount,
                 payment_method_id=request.payment_method_id,
             )
-        except payments.PaymentUnknown:
+        except PaymentUnknown:
             await self.recorder.record(
                 lambda session: orders.record_payment_unknown(session, request.order_id, attempt)
             )

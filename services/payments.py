@@ -12,11 +12,10 @@ A card whose bank wants to see the shopper (3-D Secure) is answered with the add
 looks what came of it. A confirm with another card works from there too, and ends the wait for the first.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 from uuid import UUID
 
-from loguru import logger
 from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -26,32 +25,20 @@ from models.errors import Conflict, InvalidRequest, Unavailable
 from models.messages import Authorization, Capture, Voiding
 from models.payments import Attempt, Payment
 from models.types import Money, PaymentStatus
-from services import ledger, processor_keys
+from services import intents, ledger, processor_keys
 from services import payment_records as records
 from services import payment_rows as rows
+from services.intents import PaymentUnknown, ProcessorMismatch
 from services.processor import (
     CardDeclined,
     Intent,
     Processor,
-    ProcessorMisconfigured,
     ProcessorUnavailable,
     RequestRefused,
 )
 
 INVALID_PAYMENT_METHOD = "invalid_payment_method"
 HELD = ("requires_capture", "succeeded")
-
-
-class PaymentUnknown(Unavailable):
-    """A card was tried and nobody can say yet what came of it. Ask again: the repeat finds out."""
-
-    default_code = "payment_unknown"
-
-
-class ProcessorMismatch(PaymentUnknown):
-    """The processor answers for another amount, currency or order than was asked: not to be trusted."""
-
-    default_code = "processor_mismatch"
 
 
 async def authorize(
@@ -81,7 +68,7 @@ async def authorize(
     if opened.answer is not None:
         return opened.answer
     asked = _Asked(sessions, processor, order_id, attempt, amount)
-    intent_id = opened.intent_id or await _make_intent(sessions, processor, order_id, amount, opened.intent_key)
+    intent_id = opened.intent_id or await intents.make(sessions, processor, order_id, amount, opened.intent_key)
     if opened.asked and (known := await asked.look(intent_id)) is not None:
         return known
     begun = await records.begin_try(sessions, order_id, attempt, intent_id)
@@ -111,7 +98,7 @@ async def capture(sessions: Sessions, processor: Processor, *, order_id: UUID) -
         raise Conflict("No money is held for this order.", code="not_authorized")
     if payment.void_requested_at is not None:
         raise Conflict("The money held for this order is being given back.", code="payment_voided")
-    intent = await _act(sessions, processor, payment, processor_keys.CAPTURE, key, processor.capture)
+    intent = await intents.act_on(sessions, processor, payment, processor_keys.CAPTURE, key, processor.capture)
     if intent.status == "succeeded":
         return _captured(await records.note_captured(sessions, order_id, intent.latest_charge))
     if intent.status == "canceled":
@@ -137,12 +124,12 @@ async def void(sessions: Sessions, processor: Processor, *, order_id: UUID) -> V
         try:
             # The reply to `create` may have been lost: the same key tells the id, or makes what is then closed.
             key = await processor_keys.key_for(sessions, order_id, processor_keys.INTENT)
-            made = await _make_intent(sessions, processor, order_id, rows.required_amount(payment), key)
+            made = await intents.make(sessions, processor, order_id, rows.required_amount(payment), key)
         except InvalidRequest:
             return _voiding(await records.note_voided(sessions, order_id, None))
         payment.intent_id = await records.keep_intent(sessions, order_id, made)
     key = await processor_keys.key_for(sessions, order_id, processor_keys.VOID)
-    intent = await _act(sessions, processor, payment, processor_keys.VOID, key, processor.cancel)
+    intent = await intents.act_on(sessions, processor, payment, processor_keys.VOID, key, processor.cancel)
     if intent.status == "succeeded":
         await records.note_captured(sessions, order_id, intent.latest_charge)
         raise Conflict("The money has been taken; only a refund gives it back.", code="already_captured")
@@ -216,7 +203,7 @@ class _Asked:
             if refused.is_payment_method:
                 return await self._declined(self._attempt, INVALID_PAYMENT_METHOD, None)
             if not refused.is_state:
-                raise _misconfigured("confirm", refused) from refused
+                raise intents.misconfigured("confirm", refused) from refused
             known = await self.look(intent_id)
             return known if known is not None else await self._unknown(ProcessorUnavailable("refused"))
         await self._check(intent, intent_id)
@@ -232,7 +219,7 @@ class _Asked:
         """What came of a confirm whose answer was lost? None: nothing, as far as the intent shows."""
         open_ = await records.unheard(self._sessions, self._order_id)
         try:
-            intent = await _retrieve(self._processor, intent_id)
+            intent = await intents.retrieve(self._processor, intent_id)
         except ProcessorUnavailable as error:
             if self._attempt in open_.challenged:
                 raise  # the shopper may still be at it: that is no unknown outcome
@@ -276,7 +263,7 @@ class _Asked:
 
     async def _check(self, intent: Intent, intent_id: str) -> None:
         try:
-            _trust(intent, self._order_id, self._amount, intent_id)
+            intents.trust(intent, self._order_id, self._amount, intent_id)
         except ProcessorMismatch:
             await records.note_unknown(self._sessions, self._order_id, self._attempt, server_error=False)
             raise
@@ -286,85 +273,10 @@ class _Asked:
         raise PaymentUnknown("The processor has not said yet whether the money is held.") from error
 
 
-async def _make_intent(sessions: Sessions, processor: Processor, order_id: UUID, amount: Money, key: str) -> str:
-    """The order's intent, not confirmed; a repeat learns the same one."""
-    try:
-        intent = await processor.create(order_id, amount, key)
-    except ProcessorUnavailable as error:
-        if error.server_error:
-            await processor_keys.note_key_error(sessions, order_id, processor_keys.INTENT)
-        raise
-    except RequestRefused as refused:
-        if refused.code in ("amount_too_small", "amount_too_large"):
-            raise InvalidRequest("The payment processor does not take this amount.", code=refused.code) from refused
-        raise _misconfigured("create", refused) from refused
-    return (await _believed(processor, intent, order_id, amount, intent.id)).id
-
-
-async def _act(
-    sessions: Sessions,
-    processor: Processor,
-    payment: Payment,
-    operation: str,
-    key: str,
-    act: Callable[[str, str], Awaitable[Intent]],
-) -> Intent:
-    """Capture or cancel; after a refusal or a 5xx, the intent as it is (it may have happened all the same)."""
-    intent_id, order_id = payment.intent_id or "", payment.order_id
-    try:
-        intent = await act(intent_id, key)
-    except (ProcessorUnavailable, RequestRefused) as error:
-        if isinstance(error, ProcessorUnavailable) and not error.server_error:
-            raise
-        await processor_keys.note_key_error(sessions, order_id, operation)
-        intent = await _retrieve(processor, intent_id)
-    return await _believed(processor, intent, order_id, rows.required_amount(payment), intent_id)
-
-
-async def _believed(processor: Processor, answer: Intent, order_id: UUID, amount: Money, intent_id: str) -> Intent:
-    """An answer about this order's money; else the intent as it is by now, for what a key was once answered is answered
-    to every repeat of it, true or not. Raises ProcessorMismatch if that is about other money, too."""
-    try:
-        _trust(answer, order_id, amount, intent_id)
-    except ProcessorMismatch:
-        answer = await _retrieve(processor, intent_id)
-        _trust(answer, order_id, amount, intent_id)
-    return answer
-
-
-async def _retrieve(processor: Processor, intent_id: str) -> Intent:
-    try:
-        return await processor.retrieve(intent_id)
-    except RequestRefused as refused:
-        raise _misconfigured("retrieve", refused) from refused
-
-
 async def _refuse_voided(sessions: Sessions, processor: Processor, order_id: UUID) -> NoReturn:
     """Nothing is held for a voided payment any more: let go of what came too late, and say no."""
     await void(sessions, processor, order_id=order_id)
     raise Conflict("This payment has been voided.", code="payment_voided")
-
-
-def _trust(intent: Intent, order_id: UUID, amount: Money, intent_id: str) -> None:
-    """Believe an answer only if it is about this order's money. Raises ProcessorMismatch.
-
-    A closed intent holds nothing, so its amount does not matter: a hold of a wrong amount can be let go.
-    """
-    good = (intent.id, intent.order_id) == (intent_id, str(order_id))
-    if intent.status != "canceled":
-        good = good and (intent.amount, intent.currency) == (amount.amount, amount.currency)
-    if intent.status == "requires_capture":
-        good = good and intent.amount_capturable == amount.amount
-    if intent.status == "succeeded":
-        good = good and intent.amount_received == amount.amount
-    if not good:
-        logger.error("The processor's answer for order {} does not match: {}, asked for {}", order_id, intent, amount)
-        raise ProcessorMismatch("The processor's answer does not match this payment.")
-
-
-def _misconfigured(operation: str, refused: RequestRefused) -> ProcessorMisconfigured:
-    logger.error("The processor refuses our {}: {}", operation, refused)
-    return ProcessorMisconfigured("The payment processor does not accept our requests.")
 
 
 def _captured(payment: Payment) -> Capture:

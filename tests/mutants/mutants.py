@@ -90,7 +90,7 @@ MUTANTS = (
     ),
     Mutant(
         "an answer about another amount is not believed",
-        "services/payments.py",
+        "services/intents.py",
         "        good = good and (intent.amount, intent.currency) == (amount.amount, amount.currency)\n",
         "        good = good and bool(amount)\n",
         (PAY, VOID),
@@ -224,8 +224,8 @@ MUTANTS = (
     ),
     Mutant(
         "an answer that a key brings again and again is held against the intent itself",
-        "services/payments.py",
-        "        answer = await _retrieve(processor, intent_id)\n",
+        "services/intents.py",
+        "        answer = await retrieve(processor, intent_id)\n",
         "",
         (PAY, VOID),
     ),

@@ -7,9 +7,9 @@ import pytest
 
 from models.errors import Conflict, Unavailable
 from models.types import PaymentStatus
+from services import intents
 from services import payment_records as records
-from services import payments
-from services.payments import PaymentUnknown, ProcessorMismatch
+from services.intents import PaymentUnknown, ProcessorMismatch
 from services.processor import Intent, Processor
 from tests.services.paying import BAD, GOOD, KEY, Purchase, insist, is_held, until, was_sent
 
@@ -251,4 +251,4 @@ def test_an_answer_about_other_money_is_not_believed(order: Purchase, said: dict
     told = {"amount": 4999, "currency": "EUR", "amount_capturable": 4999, "amount_received": 0, **said}
     intent = Intent("pi_1", "requires_capture", order_id=str(order.order_id), latest_charge=None, **told)
     with pytest.raises(ProcessorMismatch):
-        payments._trust(intent, order.order_id, order.amount, "pi_1")
+        intents.trust(intent, order.order_id, order.amount, "pi_1")

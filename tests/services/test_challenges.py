@@ -6,7 +6,7 @@ import pytest
 
 from models.errors import Conflict, Unavailable
 from models.types import PaymentStatus
-from services.payments import PaymentUnknown
+from services.intents import PaymentUnknown
 from tests.services.paying import BAD, GOOD, KEY, Purchase, insist
 
 AUTHORIZED, DECLINED, NONE = PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED, PaymentStatus.NONE

@@ -13,7 +13,7 @@ from models.types import Money, PaymentStatus
 from services import payment_records as records
 from services import payment_rows as rows
 from services import payments
-from services.payments import PaymentUnknown, ProcessorMismatch
+from services.intents import PaymentUnknown, ProcessorMismatch
 from services.processor import Processor, ProcessorMisconfigured
 from tests.services.paying import BAD, GOOD, KEY, Purchase, insist, is_held, until
 from tests.services.racing import somebody_waits_for

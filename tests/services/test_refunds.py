@@ -7,7 +7,7 @@ import pytest
 from models.errors import Conflict, Unavailable
 from models.types import PaymentStatus
 from services import refunds
-from services.payments import PaymentUnknown
+from services.intents import PaymentUnknown
 from tests.services.paying import BAD, KEY, Purchase, insist
 
 REFUNDED = PaymentStatus.REFUNDED
