@@ -29,7 +29,7 @@ OPEN = """
     ORDER BY updated_at
 """
 BREAKS = """
-    SELECT kind || ' ' || subject || ': ' || coalesce(detail ->> 'says', '') FROM orders.breaks
+    SELECT kind || ' ' || subject || ': ' || coalesce(detail ->> 'says', '') AS sentence FROM orders.breaks
     WHERE state = 'open' ORDER BY id
 """
 RUNNING = "ExecutionStatus = 'Running' AND WorkflowType IN ('CheckoutWorkflow', 'FulfilmentWorkflow')"
@@ -40,11 +40,7 @@ async def open_orders(database_url: str, also: Sequence[str] = ()) -> list[async
 
     Raises what asyncpg raises.
     """
-    connection = await asyncpg.connect(database_url, timeout=5)
-    try:
-        return list(await connection.fetch(OPEN, list(also)))
-    finally:
-        await connection.close()
+    return await _fetched(database_url, OPEN, list(also))
 
 
 async def open_breaks(database_url: str) -> list[str]:
@@ -52,11 +48,7 @@ async def open_breaks(database_url: str) -> list[str]:
 
     Raises what asyncpg raises.
     """
-    connection = await asyncpg.connect(database_url, timeout=5)
-    try:
-        return [row[0] for row in await connection.fetch(BREAKS)]
-    finally:
-        await connection.close()
+    return [row["sentence"] for row in await _fetched(database_url, BREAKS)]
 
 
 async def open_workflows(settings: Settings) -> list[str]:
@@ -91,6 +83,14 @@ def print_stuck(out: Console, report: Sequence[dict[str, Any]]) -> None:
             out.print(f"  {escape(workflow['id'])}: {escape(_line(workflow))}")
     if len(report) > MOST_SHOWN:
         out.print(f"[red]stuck[/] and {len(report) - MOST_SHOWN} more; see --json")
+
+
+async def _fetched(database_url: str, query: str, *arguments: Any) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(database_url, timeout=5)
+    try:
+        return list(await connection.fetch(query, *arguments))
+    finally:
+        await connection.close()
 
 
 def _line(workflow: dict[str, Any]) -> str:
